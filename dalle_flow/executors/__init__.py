@@ -1,0 +1,1 @@
+"""Models behind one verb each, stepped slot by slot."""

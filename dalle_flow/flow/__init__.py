@@ -1,0 +1,1 @@
+"""Which executors there are and how one round passes through them."""

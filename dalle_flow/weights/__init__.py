@@ -1,0 +1,1 @@
+"""Finding, fetching, checking and reading weights; one file per foreign layout."""
