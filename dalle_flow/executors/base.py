@@ -1,0 +1,128 @@
+"""What every executor is: a model behind one verb that steps slots.
+
+An executor never "runs a request". It turns a task into slots, one per picture, and steps all slots given to it at
+once: one token, one denoising step, one tile each. Whoever owns the device (engine/device.py) decides which slots run
+together, so batching, exact counts, cancelling and previews are written once, there.
+
+Promise of every executor, held by tests/executors/test_contract.py: a picture depends on its task's prompt, options
+and its own seed alone, never on the slots beside it; alone or in any batch it is the same within 2/255.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import OptionError
+from ..types import Json, Kind
+
+
+class StrictOptions(BaseModel):
+    """Options of one executor. The one source of validation, `--help`, JSON schema and the page's form."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Json]) -> Self:
+        """Untrusted values -> options; OptionError naming the first option that is wrong and what is allowed."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise OptionError(f"no option {name!r}; options are: {', '.join(cls.model_fields)}", field=name) from None
+            raise OptionError(f"option {name!r}: {first['msg']}, got {first['input']!r:.80}", field=name) from None
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Work for one executor: `len(seeds)` pictures to make, or `len(images)` pictures to score.
+
+    Picture i of the task is `seeds[i]`; `first` is the index of the task's first picture in the request it came from.
+    """
+
+    prompt: str
+    options: StrictOptions
+    seeds: tuple[int, ...] = ()
+    images: tuple[Image.Image, ...] = ()
+    first: int = 0
+
+    def __len__(self) -> int:
+        return max(len(self.seeds), len(self.images))
+
+    def part(self, start: int, stop: int) -> "Task":
+        """The pictures start..stop of this task as a task of their own."""
+        seeds, images = self.seeds[start:stop], self.images[start:stop]
+        return replace(self, seeds=seeds, images=images, first=self.first + start)
+
+
+@dataclass(eq=False)
+class Slot:
+    """One picture being made. Executors subclass it with what they keep per picture."""
+
+    task: Task
+    index: int  # of the picture in the request
+    step: int = 0
+    of: int = 1  # steps until done
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    slot: Slot
+    image: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A slot is finished; it holds nothing in the executor any more. `result` is a picture, or a ranker's cosine."""
+
+    slot: Slot
+    result: Image.Image | float
+
+
+Output = Preview | Done
+
+
+class Executor(ABC):
+    """Base of all executors. `capacity` is how many slots it holds at a time."""
+
+    kind: ClassVar[Kind]
+    Options: ClassVar[type[StrictOptions]]
+    roles: ClassVar[tuple[str, ...]]  # the weights it needs, by role: each a folder or file
+    capacity: int
+
+    @classmethod
+    @abstractmethod
+    def load(cls, weights: Mapping[str, Path], device: str) -> Self:
+        """Read the weights; slow, once. WeightsError when they are missing, damaged or of another model."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> Self:
+        """The real classes at toy size with random weights and no files, for tests."""
+
+    @abstractmethod
+    def admit(self, task: Task) -> Sequence[Slot]:
+        """One slot per picture of the task: prompt encoded, random stream seeded."""
+
+    @abstractmethod
+    def step(self, slots: Sequence[Slot]) -> Iterator[Output]:
+        """Advance every slot given by one step; yields previews, and Done for each slot that finished."""
+
+    @abstractmethod
+    def drop(self, slots: Sequence[Slot]) -> None:
+        """Free what unfinished slots hold; they will not be stepped again."""
+
+    def remarks(self, prompt: str) -> Sequence[str]:
+        """What the person should know about a prompt before it runs, such as unknown words. Nothing by default."""
+        return ()
+
+    @classmethod
+    def option_schema(cls) -> dict[str, Any]:
+        """JSON schema of the options."""
+        return cls.Options.model_json_schema()

@@ -1,0 +1,152 @@
+"""The only place where bytes become pictures and pictures become bytes, with the size limits and the recipe in PNGs."""
+
+import hashlib
+import io
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
+
+from .errors import PictureError, ReplayError, StorageError
+from .types import Candidate, Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+RECIPE_CHUNK = "dalle_flow"  # our own text chunk: the recipe as canonical JSON
+PARAMETERS_CHUNK = "parameters"  # the text that Stable Diffusion web UI and its many readers know
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 2**26  # 8192 x 8192
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def to_image(pixels: "torch.Tensor") -> Image.Image:
+    """(3, H, W) float in [0, 1] -> RGB picture; values are truncated to 8 bits as DALL·E Mini does, not rounded."""
+    array = (pixels.detach().float().clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(array, "RGB") if Image.__version__ < "12" else Image.fromarray(array)
+
+
+def picture_id(image: Image.Image) -> str:
+    """sha256 over mode, size and pixels: the same picture has the same id whatever file it came in."""
+    head = f"{image.mode} {image.width} {image.height}\n".encode()
+    return hashlib.sha256(head + image.tobytes()).hexdigest()
+
+
+def decode(data: bytes) -> Image.Image:
+    """Bytes of a PNG, JPEG or WebP file -> picture, checked against the limits before any pixel is decoded.
+
+    Raises:
+        PictureError: too many bytes or pixels, another format, an animation, or damaged data.
+    """
+    if len(data) > MAX_BYTES:
+        raise PictureError(f"the picture has {len(data)} bytes; at most {MAX_BYTES} are allowed")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise PictureError(f"the picture is {image.width} x {image.height}; at most {MAX_PIXELS} pixels are allowed")
+        if getattr(image, "n_frames", 1) > 1:
+            raise PictureError(f"the picture is an animation of {image.n_frames} frames; give one frame")  # type: ignore[attr-defined]
+        image.load()
+    except PictureError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        raise PictureError(f"not a picture of a kind that is read here: {', '.join(FORMATS)}") from None
+    except (OSError, ValueError, SyntaxError, EOFError):
+        # The decoder's own words are not passed on: they have told attackers about memory before.
+        raise PictureError("the picture is damaged: it could not be decoded to its end") from None
+    return image
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture file, checked as `decode` does; PictureError names the file."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PictureError(f"{path}: more than {MAX_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path}: {error.strerror or 'cannot be read'}") from None
+    try:
+        return decode(data)
+    except PictureError as error:
+        raise PictureError(f"{path}: {error.message}") from None
+
+
+def recipe_of(image: Image.Image) -> Recipe:
+    """The recipe inside a picture; ReplayError when there is none."""
+    text = image.info.get(RECIPE_CHUNK)
+    if not isinstance(text, str):
+        raise ReplayError("the picture carries no recipe: it was made elsewhere, or its metadata was stripped")
+    return Recipe.from_json(text)
+
+
+def encode_png(image: Image.Image, recipe: Recipe | None = None) -> bytes:
+    """Picture -> PNG bytes, with its recipe in two text chunks when one is given, and no other metadata."""
+    chunks = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        chunks.add_itxt(RECIPE_CHUNK, recipe.to_json())
+        chunks.add_itxt(PARAMETERS_CHUNK, parameters_text(recipe, image))
+    out = io.BytesIO()
+    image.save(out, "PNG", pnginfo=chunks)
+    return out.getvalue()
+
+
+def parameters_text(recipe: Recipe, image: Image.Image) -> str:
+    """The recipe as the `parameters` text of Stable Diffusion web UI: prompt, then one line of `Name: value`."""
+    known = {"num_inference_steps": "Steps", "sampler": "Sampler", "guidance_scale": "CFG scale"}
+    settings = {known.get(k, k): v for k, v in recipe.options.items() if v is not None}
+    settings |= {"Seed": recipe.seed, "Size": f"{image.width}x{image.height}", "Model": recipe.executor}
+    settings |= {"Model hash": recipe.weights[:10]}
+    prompt = " ".join(recipe.prompt.split())  # one line: a line break would start the settings
+    return f"{prompt}\n" + ", ".join(f"{name}: {value}" for name, value in settings.items())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write whole or not at all: to a temporary name beside the target, then renamed. StorageError names the path."""
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            partial = file.name
+            os.fchmod(file.fileno(), 0o644)  # a temporary file is private; a result is an ordinary file
+            file.write(data)
+        os.replace(partial, path)
+    except OSError as error:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def contact_sheet(candidates: Sequence[Candidate], *, min_side_px: int = 192) -> Image.Image:
+    """All candidates in one picture, best first, each with its index, score and executor below it.
+
+    Small pictures are enlarged by a whole factor until their side is at least `min_side_px`.
+    """
+    if not candidates:
+        raise ValueError("a contact sheet needs at least one candidate")
+    largest = max(max(c.image.size) for c in candidates)
+    factor = max(1, math.ceil(min_side_px / largest))
+    cell, gap, label = largest * factor, 12, 30
+    columns = math.ceil(math.sqrt(len(candidates)))
+    rows = math.ceil(len(candidates) / columns)
+    size = (gap + columns * (cell + gap), gap + rows * (cell + label + gap))
+    sheet = Image.new("RGB", size, "#16181d")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    for index, candidate in enumerate(candidates):
+        x, y = gap + index % columns * (cell + gap), gap + index // columns * (cell + label + gap)
+        image = candidate.image.convert("RGB")
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
+        sheet.paste(image, (x + (cell - image.width) // 2, y + (cell - image.height) // 2))
+        draw.text((x + 2, y + cell + 6), f"{index:02d}", fill="#ffffff", font=font)
+        score = "" if candidate.score is None else f"{candidate.score.cosine:.3f}"
+        draw.text((x + 34, y + cell + 6), score, fill="#9ecbff", font=font)
+        name = candidate.recipe.executor
+        draw.text((x + cell - 2 - draw.textlength(name, font), y + cell + 6), name, fill="#8b93a1", font=font)
+    return sheet

@@ -1,0 +1,34 @@
+"""Executor name -> class, imported only when asked for. Built-ins and installed plug-ins alike.
+
+A plug-in is a package with an entry point in the group `dalle_flow.executors`: `name = "module:Class"`.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from .errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from .executors.base import Executor
+
+GROUP = "dalle_flow.executors"
+BUILT_IN = {
+    "dalle": "dalle_flow.executors.dalle:DalleGenerator",
+    "clip": "dalle_flow.executors.clip:ClipRanker",
+}
+
+
+def executor_names() -> list[str]:
+    """All names, sorted; imports nothing."""
+    return sorted({*BUILT_IN, *(e.name for e in entry_points(group=GROUP))})
+
+
+def executor_class(name: str) -> "type[Executor]":
+    """The class of that name; UnknownNameError, with the near ones named, when there is none."""
+    targets = {e.name: e.value for e in entry_points(group=GROUP)} | BUILT_IN
+    if name not in targets:
+        raise UnknownNameError.of("executor", name, targets)
+    module, _, attribute = targets[name].partition(":")
+    found: type[Executor] = getattr(import_module(module), attribute)
+    return found
