@@ -75,7 +75,7 @@ class DalleTokenizer:
         return [self.bos_token_id, *ids, self.eos_token_id]
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(B, T) int64 tokens and (B, T) bool mask, false on padding. What is too long loses its end, but keeps </s>."""
+        """(B, T) int64 tokens and (B, T) bool mask, false on padding. What is too long loses its end, keeps </s>."""
         tokens = torch.full((len(texts), self.max_length), self.pad_token_id)
         mask = torch.zeros(tokens.shape, dtype=torch.bool)
         for row, text in enumerate(texts):
