@@ -54,8 +54,8 @@ def _rows(at: Floats, *stops: tuple[float, tuple[int, int, int]]) -> Floats:
 def _hills(at: Floats, horizon: float, swing: float, dice: Dice) -> Floats:
     """1 below a wavy horizon, 0 above, soft over a pixel: (S, S, 1)."""
     line = horizon + swing * np.sin(at * dice.span(3, 8) + dice.span(0, 6.3))
-    below = np.clip((at[:, None] - line[None, :]) * len(at) + 0.5, 0, 1)
-    return below[..., None].astype(np.float32)
+    below: Floats = np.clip((at[:, None] - line[None, :]) * len(at) + 0.5, 0, 1).astype(np.float32)
+    return below[..., None]
 
 
 def _blob(at: Floats, x: float, y: float, wide: float, high: float) -> Floats:

@@ -28,7 +28,8 @@ def caption(scene: Scene, world: World, rng: np.random.Generator) -> str:
 def caption_and_negatives(scene: Scene, world: World, rng: np.random.Generator) -> tuple[str, dict[str, str | None]]:
     """A caption, and for each of NEGATIVES the same words for a scene changed there: None where that cannot be.
 
-    It cannot where the scene has nothing of the sort, or this caption does not speak of it.
+    It cannot where the scene has nothing of the sort, this caption does not speak of it, or the change would make a
+    held-out triple: those would be learnt as always wrong.
     """
     first, other = (np.random.default_rng(int(rng.integers(2**63))) for _ in range(2))
     start = first.bit_generator.state
@@ -39,11 +40,18 @@ def caption_and_negatives(scene: Scene, world: World, rng: np.random.Generator) 
         found[name] = None
         if changed is None or (form != "full" and name in ("objects", "relation")):
             continue
+        if _triple(changed) != _triple(scene) and world.held_out(*_triple(changed)):
+            continue
         first.bit_generator.state = start
         wrong, _ = _say(changed, world, Dice(first))
         if wrong != text:
             found[name] = wrong
     return text, found
+
+
+def _triple(scene: Scene) -> tuple[str, Relation, str]:
+    """(kind, relation, kind) of a pair; of any other scene, one that is not held out."""
+    return (scene.things[0].kind, scene.relation, scene.things[1].kind) if scene.relation else ("", "above", "")
 
 
 def changed_scene(scene: Scene, world: World, name: str, dice: Dice) -> Scene | None:
@@ -82,9 +90,9 @@ def _changed_color(scene: Scene, world: World, dice: Dice) -> Scene | None:
     things = scene.things
     colors = [t.color for t in things]
     if scene.layout == "pair":
-        same = things[0].kind == things[1].kind and scene.relation is None
-        if colors[0] == colors[1] or same:
-            return None  # swapping them changes nothing
+        looks = [t.color or world.kind[t.kind].natural for t in things]
+        if colors[0] == colors[1] or looks[0] == looks[1]:
+            return None  # swapped, it would say nothing wrong
         new = [colors[1], colors[0]]
     elif colors[0] is None:
         return None

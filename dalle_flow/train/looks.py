@@ -37,7 +37,8 @@ def hatching(size: int) -> Floats:
     at = axis(size)
     slant = at[:, None] + 0.8 * at[None, :] + 0.012 * noise(size, 9, 5)
     strokes = 0.5 + 0.5 * np.cos(2 * np.pi * slant * 15)
-    return (0.75 * strokes + 0.25 * (0.5 + 0.5 * noise(size, 32, 6))).astype(np.float32)
+    shade: Floats = (0.75 * strokes + 0.25 * (0.5 + 0.5 * noise(size, 32, 6))).astype(np.float32)
+    return shade
 
 
 @lru_cache(maxsize=16)
@@ -62,7 +63,8 @@ def watercolor(picture: Floats, cover: Floats, background: Floats, dice: Dice) -
     ragged = frame_distance(size) + 0.016 * rolled(noise(size, 7, 8), dice)
     painted = np.clip((ragged - 0.015) * 40, 0, 1)[..., None]
     grain = 1 + 0.018 * noise(size, max(2, size // 2), 9)
-    return (PAPER - pigment * painted * (PAPER / 255)) * grain[..., None]
+    washed: Floats = (PAPER - pigment * painted * (PAPER / 255)) * grain[..., None]
+    return washed
 
 
 def pencil(picture: Floats, cover: Floats, background: Floats, dice: Dice) -> Floats:
@@ -70,12 +72,12 @@ def pencil(picture: Floats, cover: Floats, background: Floats, dice: Dice) -> Fl
     size = picture.shape[0]
     reach = max(1, size // 96)
     luma = picture @ LUMA
-    lines = np.clip(edges(luma, reach) / 120, 0, 1) * (0.45 + 0.55 * cover)  # fainter in the background
-    lines += 0.6 * np.clip(edges(cover, reach) * 1.3, 0, 1)
+    lines: Floats = np.clip(edges(luma, reach) / 120, 0, 1) * (0.45 + 0.55 * cover)  # fainter in the background
+    lines = lines + 0.6 * np.clip(edges(cover, reach) * 1.3, 0, 1)
     hatch = rolled(hatching(size), dice)
     strength = 0.22 + 0.3 * hatch + (0.26 + 0.1 * hatch) * cover
     fill: Floats = PAPER + (picture - PAPER) * strength[..., None]
-    ink = np.clip(lines, 0, 1)[..., None] * 0.78
+    ink: Floats = np.clip(lines, 0, 1)[..., None] * 0.78
     return fill + (GRAPHITE - fill) * ink
 
 
@@ -92,7 +94,8 @@ def neon(picture: Floats, cover: Floats, background: Floats, dice: Dice) -> Floa
     lines = np.clip(inner + outer, 0, 1) * np.clip(cover * 1.6, 0, 1)
     light = vivid * lines[..., None]
     body = (picture * 0.2 + vivid * 0.22) * cover[..., None]
-    return dark * (1 - cover[..., None]) + body + light * 0.95 + blur(light, 0.035) * 0.9
+    glowing: Floats = dark * (1 - cover[..., None]) + body + light * 0.95 + blur(light, 0.035) * 0.9
+    return glowing
 
 
 LOOKS: dict[str, Callable[[Floats, Floats, Floats, Dice], Floats]] = {
@@ -103,4 +106,5 @@ LOOKS: dict[str, Callable[[Floats, Floats, Floats, Dice], Floats]] = {
 def posterize(picture: Floats, levels: int = 6) -> Floats:
     """Each channel to `levels` values, with a little more contrast first."""
     step = 255 / (levels - 1)
-    return np.round(np.clip((picture - 128) * 1.1 + 128, 0, 255) / step) * np.float32(step)
+    stepped: Floats = np.round(np.clip((picture - 128) * 1.1 + 128, 0, 255) / step) * np.float32(step)
+    return stepped
