@@ -1,0 +1,220 @@
+"""Reads torch's files (`.pt`, `.pth`, `.ckpt`): names -> tensors, each read from the disk only when asked for.
+
+Source: torch/serialization.py; torch/csrc/jit/serialization/import.cpp for TorchScript.
+A file is a zip archive: `data.pkl` describes, `data/0`, `data/1`, ... hold the numbers. torch writes them uncompressed;
+some published files (realesr-animevideov3.pth) were zipped again, with compression.
+A TorchScript archive has code beside them, and a pickled network names classes; both are read as data
+(`safe_pickle.py`) and nothing in them runs. Files from before torch 1.6 are no zip archives; they go through
+`torch.load(weights_only=True)`.
+"""
+
+import pickle
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dalle_flow.errors import WeightsError
+from dalle_flow.weights.disk import reading, storage_error
+from dalle_flow.weights.plan import Shape
+from dalle_flow.weights.safe_pickle import Shell, TensorRef, read_pickle
+
+TORCHSCRIPT = ("__torch__.",)
+MAX_PICKLE_BYTES = 256 << 20  # published ones have at most a few hundred kB
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, UnicodeDecodeError)
+MAX_NAMES, MAX_DEPTH = 100_000, 64
+DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class TorchTensor:
+    """One tensor of an archive that stays on the disk until it is read."""
+
+    path: Path
+    shape: Shape
+    stride: Shape
+    dtype: torch.dtype
+    offset: int  # bytes from the start of the file, or of the unpacked entry
+    extent: int  # elements from its first to its last, counting both
+    packed: str = ""  # name of the entry, if that is compressed
+
+    def read(self, layer: int | None = None) -> Tensor:
+        """A fresh tensor with all of it, or with one entry of its first axis."""
+        flat = torch.empty(self.extent, dtype=self.dtype)
+        if self.extent:
+            self._fill(memoryview(flat.view(torch.uint8).numpy().data))
+        tensor = flat.as_strided(self.shape, self.stride)
+        return tensor if layer is None else tensor[layer]
+
+    def _fill(self, target: memoryview) -> None:
+        if self.packed:
+            with _opened(self.path) as archive:
+                target[:] = archive.read(self.packed)[self.offset : self.offset + len(target)]
+            return
+        with reading(self.path) as file:
+            file.seek(self.offset)
+            if file.readinto(target) != len(target):  # type: ignore[attr-defined]  # BinaryIO has it
+                raise WeightsError(f"{self.path}: became shorter while it was read; fetch it again.")
+
+
+@dataclass(frozen=True)
+class LoadedTensor:
+    """A tensor that is in memory already, from a file that can only be read whole."""
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    def read(self, layer: int | None = None) -> Tensor:
+        return self.tensor if layer is None else self.tensor[layer]
+
+
+StoredTensor = TorchTensor | LoadedTensor
+
+
+def read_torch(path: Path, shells: Sequence[str] = ()) -> dict[str, StoredTensor]:
+    """All tensors of a file, by the names a state dict of it would have: "visual.conv1.weight".
+
+    A dict of dicts ({"state_dict": {...}}) gives names with the outer key in front.
+
+    Args:
+        shells: beginnings of the modules whose classes are expected; see `read_pickle`.
+
+    Raises:
+        WeightsError: damaged, no file of torch's, or the pickle in it asks for more than holding weights needs.
+    """
+    with reading(path) as file:
+        head = file.read(4)
+    if head[:2] != b"PK":
+        return _read_legacy(path)
+    with _opened(path) as archive:
+        return _read_archive(path, archive, shells)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except DAMAGED as error:
+        raise WeightsError(f"{path}: damaged or cut off ({error}); fetch it again.") from None
+    except OSError as error:
+        raise storage_error("read it", path, error) from error
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive: those have constants.pkl."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with _opened(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_archive(path: Path, archive: zipfile.ZipFile, shells: Sequence[str]) -> dict[str, StoredTensor]:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise WeightsError(f"{path}: a zip archive without data.pkl, so not a file that torch saved.")
+    root = pickles[0].removesuffix("data.pkl")
+    if (order := entries.get(root + "byteorder")) and archive.read(order) != b"little":
+        raise WeightsError(f"{path}: was saved on a big-endian machine; save it again on a little-endian one.")
+    if entries[pickles[0]].file_size > MAX_PICKLE_BYTES:
+        raise WeightsError(f"{path}: data.pkl is over {MAX_PICKLE_BYTES >> 20} MiB, which no file of weights needs.")
+    value = read_pickle(archive.read(pickles[0]), str(path), shells)
+    return {
+        name: _locate(path, name, tensor, entries.get(f"{root}data/{tensor.storage.key}"))
+        for name, tensor in _named(path, value)
+    }
+
+
+def _locate(path: Path, name: str, tensor: TensorRef, entry: zipfile.ZipInfo | None) -> TorchTensor:
+    """Where in the file the numbers of a tensor are, after checking that they can be there."""
+    dtype = DTYPES[tensor.storage.kind]
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
+    extent = 0 if 0 in tensor.shape else last + 1
+    expanded = any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride, strict=True))
+    if entry is None or expanded:
+        raise WeightsError(f"{path}: the numbers of {name} are missing or repeated; the file is damaged.")
+    if (tensor.offset + extent) * dtype.itemsize > entry.file_size:
+        raise WeightsError(f"{path}: the numbers of {name} are cut off; fetch it again.")
+    offset = tensor.offset * dtype.itemsize
+    if entry.compress_type != zipfile.ZIP_STORED:
+        return TorchTensor(path, tensor.shape, tensor.stride, dtype, offset, extent, entry.filename)
+    with reading(path) as file:  # the names in a local header may be padded, so its own lengths count
+        file.seek(entry.header_offset)
+        signature, name_size, extra_size = struct.unpack("<4s22xHH", file.read(30))
+        end = file.seek(0, 2)
+    start = entry.header_offset + 30 + name_size + extra_size
+    if signature != b"PK\3\4" or start + entry.file_size > end:
+        raise WeightsError(f"{path}: the numbers of {name} are cut off; fetch it again.")
+    return TorchTensor(path, tensor.shape, tensor.stride, dtype, start + offset, extent)
+
+
+def _named(path: Path, value: Any) -> Iterator[tuple[str, TensorRef]]:
+    """The tensors in nested dicts, modules and script objects, with their dotted names."""
+    waiting, names = [("", value, 0)], 0
+    while waiting:
+        prefix, item, depth = waiting.pop()
+        names += 1
+        if names > MAX_NAMES or depth > MAX_DEPTH:
+            raise WeightsError(f"{path}: nested deeper or holding more than any file of weights; is it one?")
+        if isinstance(item, TensorRef):
+            yield prefix.removesuffix("."), item
+        elif isinstance(item, Shell):
+            waiting.append((prefix, _children(item.state), depth + 1))
+        elif isinstance(item, dict):
+            waiting += [(f"{prefix}{key}.", child, depth + 1) for key, child in reversed(item.items())]
+
+
+def _children(state: Any) -> dict[Any, Any]:
+    """What hangs below an object: of a pickled network its parameters, buffers and modules, else its attributes."""
+    if not isinstance(state, dict):
+        return {}
+    if "_modules" not in state:
+        return state
+    children: dict[Any, Any] = {}
+    for group in ("_parameters", "_buffers", "_modules"):
+        if isinstance(state.get(group), dict):
+            children |= state[group]
+    return children
+
+
+def _read_legacy(path: Path) -> dict[str, StoredTensor]:
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        why = str(error).partition("\n")[0][:300]
+        raise WeightsError(f"{path}: no file of weights that can be read safely ({why}). Nothing was run.") from None
+    tensors: dict[str, StoredTensor] = {}
+    waiting = [("", value)]
+    while waiting:
+        prefix, item = waiting.pop()
+        if isinstance(item, Tensor):
+            tensors[prefix.removesuffix(".")] = LoadedTensor(item.detach())
+        elif isinstance(item, dict):
+            waiting += [(f"{prefix}{key}.", child) for key, child in reversed(item.items())]
+    return tensors
