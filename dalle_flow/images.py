@@ -28,7 +28,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 def to_image(pixels: "torch.Tensor") -> Image.Image:
     """(3, H, W) float in [0, 1] -> RGB picture; values are truncated to 8 bits as DALL·E Mini does, not rounded."""
     array = (pixels.detach().float().clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous().cpu().numpy()
-    return Image.fromarray(array, "RGB") if Image.__version__ < "12" else Image.fromarray(array)
+    return Image.fromarray(array)
 
 
 def picture_id(image: Image.Image) -> str:
@@ -50,9 +50,11 @@ def decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise PictureError(f"the picture is {image.width} x {image.height}; at most {MAX_PIXELS} pixels are allowed")
-        if getattr(image, "n_frames", 1) > 1:
-            raise PictureError(f"the picture is an animation of {image.n_frames} frames; give one frame")  # type: ignore[attr-defined]
+            size = f"{image.width} x {image.height}"
+            raise PictureError(f"the picture is {size}; at most {MAX_PIXELS} pixels are allowed")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise PictureError(f"the picture is an animation of {frames} frames; give one frame")
         image.load()
     except PictureError:
         raise

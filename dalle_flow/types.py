@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import OptionError, ReplayError
@@ -28,6 +29,17 @@ class Kind(StrEnum):
     RANKER = "ranker"  # pictures + text -> scores
     UPSCALER = "upscaler"
     SEGMENTER = "segmenter"
+
+
+@dataclass(frozen=True)
+class ExecutorPlan:
+    """One executor of a flow: its class by registry name, weights by role, options that a request does not give."""
+
+    name: str
+    uses: str
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Json] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ..executors.base import Done, Executor, Output, Slot, Task
+from ..executors.base import Done, Executor, Output, Progress, Slot, Task
 
 
 def run_slots(executor: Executor, task: Task) -> Iterator[Output]:
@@ -12,7 +12,7 @@ def run_slots(executor: Executor, task: Task) -> Iterator[Output]:
     the next picture at the next step, so a task larger than the capacity keeps the device full.
     """
     active: list[Slot] = []
-    admitted = 0
+    admitted = finished_steps = 0
     try:
         while admitted < len(task) or active:
             room = executor.capacity - len(active)
@@ -26,5 +26,8 @@ def run_slots(executor: Executor, task: Task) -> Iterator[Output]:
                     done.add(output.slot)
                 yield output
             active = [slot for slot in active if slot not in done]
+            finished_steps += sum(slot.of for slot in done)
+            steps = [slot.of for slot in (*active, *done)]  # slots of one task take equally many steps
+            yield Progress(finished_steps + sum(slot.step for slot in active), steps[0] * len(task))
     finally:
         executor.drop([slot for slot in active if slot.step < slot.of])

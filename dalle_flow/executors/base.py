@@ -35,7 +35,9 @@ class StrictOptions(BaseModel):
             first = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise OptionError(f"no option {name!r}; options are: {', '.join(cls.model_fields)}", field=name) from None
+                raise OptionError(
+                    f"no option {name!r}; options are: {', '.join(cls.model_fields)}", field=name
+                ) from None
             raise OptionError(f"option {name!r}: {first['msg']}, got {first['input']!r:.80}", field=name) from None
 
 
@@ -71,6 +73,14 @@ class Slot:
     of: int = 1  # steps until done
 
 
+@dataclass(frozen=True)
+class Progress:
+    """All pictures of the task together: `step` of `of` steps done. Made by the slot loop, not by executors."""
+
+    step: int
+    of: int
+
+
 @dataclass(frozen=True, eq=False)
 class Preview:
     slot: Slot
@@ -85,7 +95,7 @@ class Done:
     result: Image.Image | float
 
 
-Output = Preview | Done
+Output = Progress | Preview | Done
 
 
 class Executor(ABC):
@@ -93,8 +103,9 @@ class Executor(ABC):
 
     kind: ClassVar[Kind]
     Options: ClassVar[type[StrictOptions]]
-    roles: ClassVar[tuple[str, ...]]  # the weights it needs, by role: each a folder or file
+    roles: ClassVar[tuple[str, ...]]  # names of the weights it needs: each a folder or file
     capacity: int
+    weights_id: str  # hash of the weights, for recipes
 
     @classmethod
     @abstractmethod

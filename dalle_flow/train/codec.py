@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.vqgan import VQGAN, VQGANConfig
-from .data import Scenes
+from .batches import draw_pixels
+from .data import Dataset
 from .judge import Judge, perceptual_distance
 from .loop import Lesson
 
@@ -29,15 +30,15 @@ PERCEPTUAL_WEIGHT = 0.1  # embedded-family.md's study
 def codec_config(size_px: int = 64) -> VQGANConfig:
     """The embedded codec: 1/8 of the size, 1,920 codes."""
     return VQGANConfig(
-        base_channels=32,
-        channel_mults=(1, 1, 2, 4),
+        base_channels=16,
+        channel_mults=(1, 2, 4, 8),
         num_res_blocks=1,
         attn_resolutions=(size_px // 8,),
         resolution=size_px,
         z_channels=64,
         code_dim=len(LEVELS),
         num_codes=len(grid_codebook()),
-        norm_groups=16,
+        norm_groups=4,
     )
 
 
@@ -65,7 +66,7 @@ class CodecLesson(Lesson):
     so that a generator can already be trained on its codes."""
 
     def __init__(
-        self, scenes: Scenes, held_out: Scenes, size_px: int, judge: Judge | None = None, frozen_codes: bool = False
+        self, scenes: Dataset, held_out: Dataset, size_px: int, judge: Judge | None = None, frozen_codes: bool = False
     ):
         self.scenes, self.held_out = scenes, held_out
         self.model: VQGAN = VQGAN(codec_config(size_px))
@@ -79,7 +80,7 @@ class CodecLesson(Lesson):
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
         indices = torch.randint(len(self.scenes), (size,), generator=generator)
-        return self.scenes.pixels(indices)
+        return draw_pixels(self.scenes, indices)
 
     def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         with torch.set_grad_enabled(not self.frozen_codes):
@@ -103,7 +104,7 @@ class CodecLesson(Lesson):
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         assert isinstance(model, VQGAN)
-        pixels = self.held_out.pixels(torch.arange(min(512, len(self.held_out))))
+        pixels = draw_pixels(self.held_out, torch.arange(min(512, len(self.held_out))))
         codes = torch.cat([model.encode(p) for p in pixels.split(64)])
         ours = torch.cat([model.decode_codes(c) for c in codes.split(64)])
         used = torch.bincount(codes.flatten(), minlength=model.config.num_codes).float()

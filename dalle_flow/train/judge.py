@@ -1,19 +1,24 @@
 """The judge: sees what a scene shows, so that quality is a number. Used in training and evaluation, never shipped.
 
-A plain convolution net that reads a picture into dense maps (which kind, which colour, on a 16x16 grid) and whole-picture
-answers (style, background, its colour, how many objects). `verdict.py` compares them with what a scene asks for. Its
-activations also serve as the perceptual distance that trains the codec.
+A plain convolution net that reads a picture into dense maps (which kind, which colour, on a 16x16 grid) and
+whole-picture answers (style, background, its colour, how many objects). `verdict.py` compares them with what a scene
+asks for. Its activations also serve as the perceptual distance that trains the codec.
 
 Shapes: B batch, C channels, H W pixels, G grid (16).
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-GRID = 16
+from .batches import Batch, draw
+from .data import Dataset
+from .loop import Lesson
+from .targets import CELLS as GRID
+from .world import World
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,17 @@ class JudgeConfig:
     background_colours: int
     counts: int = 5  # 0 to 4 objects
     widths: tuple[int, int, int] = (48, 112, 160)
+
+    @classmethod
+    def of(cls, world: World) -> Self:
+        """The answers there are in a world."""
+        return cls(
+            kinds=1 + len(world.kinds),
+            colours=1 + len(world.colors),
+            styles=len(world.styles),
+            backgrounds=len(world.backgrounds),
+            background_colours=1 + len(world.background_colors),
+        )
 
 
 @dataclass
@@ -111,3 +127,44 @@ def perceptual_distance(judge: Judge, ours: Tensor, theirs: Tensor) -> Tensor:
     for feature, target in zip(judge.features(ours), targets, strict=True):
         distance = distance + (F.normalize(feature, dim=1) - target).float().square().sum(1).mean()
     return distance
+
+
+class JudgeLesson(Lesson):
+    """Learn to read scenes from their ground truth."""
+
+    def __init__(self, scenes: Dataset, held_out: Dataset):
+        self.scenes, self.held_out = scenes, held_out
+        self.model: Judge = Judge(JudgeConfig.of(scenes.world))
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        indices = torch.randint(len(self.scenes), (size,), generator=generator)
+        batch = draw(self.scenes, indices)
+        # Generated pictures are softer and noisier than scenes; a judge that has only seen sharp ones misreads them.
+        strength = torch.rand(size, 1, 1, 1, generator=generator) * 0.06
+        noise = torch.randn(batch.pixels.shape, generator=generator) * strength
+        soft = F.avg_pool2d(F.pad(batch.pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        blur = torch.rand(size, 1, 1, 1, generator=generator).sub(0.4).clamp(min=0)
+        batch.pixels = batch.pixels.lerp(soft, blur) + noise
+        return batch
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
+        sight = self.model(batch.pixels)
+        cross = F.cross_entropy
+        kind = cross(sight.kind.float(), batch.kinds)
+        shown = batch.kinds > 0  # a colour is asked for only where there is a thing
+        colour = cross(sight.colour.float().permute(0, 2, 3, 1)[shown], batch.colours[shown])
+        whole = cross(sight.style.float(), batch.style) + cross(sight.background.float(), batch.background)
+        whole = whole + 0.5 * cross(sight.background_colour.float(), batch.background_colour)
+        count = cross(sight.count.float(), batch.count)
+        figures = {"kind": float(kind.detach()), "colour": float(colour.detach()), "count": float(count.detach())}
+        return 2 * kind + colour + 0.5 * whole + 0.5 * count, figures
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, Judge)
+        from .verdict import judge_scenes
+
+        number = min(1000, len(self.held_out))
+        batch = draw(self.held_out, torch.arange(number))
+        scenes = [self.held_out.scene(i) for i in range(number)]
+        return judge_scenes(model, batch.pixels, scenes, self.held_out.world)

@@ -1,0 +1,57 @@
+"""The engine of one process: executors live here, are loaded at first use and stay loaded."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+from ..errors import OptionError, UnknownNameError, WeightsError
+from ..executors.base import Executor, Output, StrictOptions, Task
+from ..registry import executor_class
+from ..types import ExecutorPlan, Json, Kind
+from .device import run_slots
+
+
+class LocalEngine:
+    """Runs the executors of one flow."""
+
+    def __init__(self, executors: Mapping[str, ExecutorPlan]):
+        self.executors = executors
+        self._loaded: dict[str, Executor] = {}
+
+    def plan(self, name: str) -> ExecutorPlan:
+        """The plan of that executor; UnknownNameError naming those there are."""
+        if name not in self.executors:
+            raise UnknownNameError.of("executor", name, self.executors)
+        return self.executors[name]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Executors of that kind, in the flow's order; imports their classes, loads no weights."""
+        return [name for name, entry in self.executors.items() if executor_class(entry.uses).kind is kind]
+
+    def options(self, name: str, values: Mapping[str, Json]) -> StrictOptions:
+        """The flow's options with a request's over them, checked. OptionError says which is wrong and what is allowed."""
+        entry = self.plan(name)
+        return executor_class(entry.uses).Options.parse({**entry.options, **values})
+
+    def load(self, name: str) -> tuple[Executor, float]:
+        """The executor of that name and the seconds that loading took, 0 when it was loaded before."""
+        if name in self._loaded:
+            return self._loaded[name], 0.0
+        entry = self.plan(name)
+        cls = executor_class(entry.uses)
+        _check_roles(name, cls, entry.weights)
+        started = time.monotonic()
+        self._loaded[name] = cls.load(entry.weights, entry.device)
+        return self._loaded[name], time.monotonic() - started
+
+    def run(self, name: str, task: Task) -> Iterator[Output]:
+        """Outputs of a task as they come; closing the iterator cancels it."""
+        return run_slots(self.load(name)[0], task)
+
+
+def _check_roles(name: str, cls: type[Executor], weights: Mapping[str, object]) -> None:
+    missing = [role for role in cls.roles if role not in weights]
+    unknown = [role for role in weights if role not in cls.roles]
+    if unknown:
+        raise OptionError(f"{name}: no weights role {unknown[0]!r}; roles are: {', '.join(cls.roles)}", field="weights")
+    if missing:
+        raise WeightsError(f"{name}: no weights given for {', '.join(missing)}; say where with {missing[0]}=PATH")

@@ -1,0 +1,98 @@
+"""A flow file -> a checked plan: which executors there are, with which weights and options.
+
+    name: embedded
+    executors:
+      dalle:                                    # the name people and recipes use
+        uses: dalle                             # the executor class, by its registry name
+        weights: {dalle: dalle, codec: codec}   # role -> folder or file, relative to the flow file
+        options: {condition_scale: 3.0}         # what the executor uses when a request does not say
+        device: cpu
+
+All faults of a file are reported at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import OptionError, UnknownNameError, UsageError
+from ..registry import executor_names
+from ..types import ExecutorPlan
+
+EMBEDDED = Path(__file__).parent.parent / "embedded" / "flow.yml"
+KEYS = {"uses", "weights", "options", "device"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    executors: Mapping[str, ExecutorPlan]
+
+    def executor(self, name: str) -> ExecutorPlan:
+        """The executor of that name; UnknownNameError naming those there are."""
+        if name not in self.executors:
+            raise UnknownNameError.of("executor", name, self.executors)
+        return self.executors[name]
+
+    def with_weights(self, name: str, weights: Mapping[str, Path]) -> "Plan":
+        """The same flow with other weights for one executor."""
+        changed = replace(self.executor(name), weights={**self.executor(name).weights, **weights})
+        return replace(self, executors={**self.executors, name: changed})
+
+
+def read_plan(path: Path = EMBEDDED) -> Plan:
+    """Read and check a flow file. UsageError lists every fault found, each with its place."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or 'cannot be read'}", field="flow") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        raise UsageError(f"{path}: not valid YAML{f', line {where.line + 1}' if where else ''}", field="flow") from None
+    if not isinstance(data, dict) or not isinstance(data.get("executors"), dict) or not data["executors"]:
+        raise UsageError(f"{path}: a flow file needs 'executors', a table of at least one executor", field="flow")
+    faults = [f"unknown key {key!r}; known: name, executors" for key in data if key not in ("name", "executors")]
+    executors = {}
+    for name, entry in data["executors"].items():
+        faults.extend(f"executors.{name}: {fault}" for fault in _faults(entry))
+        if not faults:
+            executors[str(name)] = _executor(str(name), entry, path.parent)
+    if faults:
+        raise UsageError(f"{path}:\n  " + "\n  ".join(faults), field="flow")
+    return Plan(str(data.get("name", path.stem)), executors)
+
+
+def _faults(entry: Any) -> list[str]:
+    if not isinstance(entry, dict):
+        return [f"must be a table of {', '.join(sorted(KEYS))}, got {entry!r:.60}"]
+    faults = [f"unknown key {key!r}; known: {', '.join(sorted(KEYS))}" for key in entry if key not in KEYS]
+    known = executor_names()
+    if entry.get("uses") not in known:
+        faults.append(f"uses: no executor named {entry.get('uses')!r}; known: {', '.join(known)}")
+    for key in ("weights", "options"):
+        if not isinstance(entry.get(key, {}), dict):
+            faults.append(f"{key}: must be a table, got {entry[key]!r:.60}")
+    if isinstance(entry.get("weights", {}), dict):
+        for role, place in entry.get("weights", {}).items():
+            if not isinstance(place, str):
+                faults.append(f"weights.{role}: must be a path, got {place!r:.60}")
+    return faults
+
+
+def _executor(name: str, entry: Mapping[str, Any], folder: Path) -> ExecutorPlan:
+    weights = {str(role): (folder / Path(place).expanduser()) for role, place in entry.get("weights", {}).items()}
+    return ExecutorPlan(name, entry["uses"], weights, dict(entry.get("options", {})), str(entry.get("device", "cpu")))
+
+
+def parse_weights(values: list[str]) -> dict[str, Path]:
+    """`role=path` arguments of the command line; OptionError for anything else."""
+    found = {}
+    for value in values:
+        role, equals, place = value.partition("=")
+        if not (role and equals and place):
+            raise OptionError(f"--weights takes ROLE=PATH, such as dalle=/models/mega, got {value!r}", field="weights")
+        found[role] = Path(place).expanduser()
+    return found
