@@ -56,7 +56,7 @@ class DalleTokenizer:
                 spec = _from_tokenizer_file(json.loads(whole.read_text(encoding="utf-8")))
             else:
                 spec = _bpe_spec(read_vocab(folder / "vocab.json"), read_merges(folder / "merges.txt"))
-            return cls(Tokenizer.from_str(json.dumps(spec)), max_length)
+            tokenizer = Tokenizer.from_str(json.dumps(spec))
         except FileNotFoundError as error:
             names = "neither tokenizer.json nor vocab.json with merges.txt"
             raise WeightsError(f"no tokenizer in {folder}: {names} ({error.filename} is missing)") from None
@@ -64,6 +64,7 @@ class DalleTokenizer:
             raise
         except Exception as error:  # the library raises bare Exception for what it cannot parse
             raise WeightsError(f"the tokenizer files in {folder} are damaged: {error}") from error
+        return cls(tokenizer, max_length)
 
     @property
     def vocab_size(self) -> int:

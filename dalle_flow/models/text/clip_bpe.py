@@ -15,6 +15,7 @@ import gzip
 import html
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -70,7 +71,7 @@ class ClipTokenizer:
             text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
         except FileNotFoundError:
             raise WeightsError(f"no vocabulary for CLIP at {path}") from None
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise WeightsError(f"{path} is not a list of merges: {error}") from error
         merges = parse_merges(line for line in text.split("\n")[1 : MAX_MERGES + 1] if line.strip())
         return cls(_vocab_of(merges), merges, context_length)
