@@ -101,6 +101,15 @@ def test_clip_vocabulary_follows_from_the_merges(clip_file: Path) -> None:
     assert ClipTokenizer.from_folder(clip_file.parent).encode("cat") == [cat]
 
 
+def test_clip_specials_count_as_words_of_their_own(clip_file: Path) -> None:
+    """A regular expression finds words from the left: behind punctuation, a typed special token is punctuation too."""
+    encode = ClipTokenizer.from_file(clip_file).encode
+    assert encode("cat<|endoftext|>cat") == [513, 515, 513]
+    assert not {514, 515} & set(encode("cat!<|endoftext|>"))
+    assert encode("cat'ſ")[0] == 513
+    assert encode("'ſ") == encode("'ſ cat")[:-1] != encode("' ſ")
+
+
 def test_clip_text_that_is_too_long(clip_file: Path) -> None:
     tokenizer = ClipTokenizer.from_file(clip_file, context_length=4)
     with pytest.raises(OptionError, match="5 tokens, CLIP reads 4"):

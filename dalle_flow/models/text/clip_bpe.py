@@ -3,10 +3,11 @@
 Source: openai/CLIP, `clip/simple_tokenizer.py` and `tokenize` in `clip/clip.py`; run by the `tokenizers` library.
 Weights: `bpe_simple_vocab_16e6.txt.gz` (OpenAI), or `vocab.json` and `merges.txt` (transformers): the same vocabulary.
 Parity: tests/parity/test_text.py; every token equal.
-Differs: nothing. transformers' CLIPTokenizer differs on mojibake, HTML entities, wide letters and ligatures, because it
-    does not clean the text, and it pads with the end of text instead of 0.
+Differs: only on characters that one Unicode version calls letters and another does not know. transformers'
+    CLIPTokenizer differs on mojibake, HTML entities, wide letters and ligatures, because it does not clean the text,
+    and it pads with the end of text instead of 0.
 
-As in the reference, somebody who types "<|endoftext|>" ends the text there.
+As in the reference, somebody who types "<|endoftext|>" as a word of its own ends the text there.
 
 Shapes: B texts, T text length.
 """
@@ -22,7 +23,7 @@ from typing import Self
 
 import ftfy
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, models, pre_tokenizers
 from torch import Tensor
 
 from dalle_flow.errors import OptionError, WeightsError
@@ -31,8 +32,8 @@ from dalle_flow.models.text.bpe import parse_merges, read_merges, read_vocab
 MAX_MERGES = 48_894  # that many of the file's 262,143 are used: 49,408 less 2 * 256 bytes less 2 special tokens
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-_SPECIAL = re.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+# The long s is there because the reference ignores case in its pattern.
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
 class ClipTokenizer:
@@ -52,11 +53,10 @@ class ClipTokenizer:
         self.vocab_size = len(vocab)
         self._special = {START: self.sot_token_id, END: self.eot_token_id}
         try:
-            model = models.BPE(vocab, list(merges), end_of_word_suffix=WORD_END, unk_token=END)
+            self._model = models.BPE(vocab, list(merges), end_of_word_suffix=WORD_END, unk_token=END)
         except Exception as error:  # the library raises bare Exception
             raise WeightsError(f"CLIP's vocabulary and merges do not belong together: {error}") from error
-        self._tokenizer = Tokenizer(model)
-        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        self._split = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -94,11 +94,11 @@ class ClipTokenizer:
     def encode(self, text: str) -> list[int]:
         """Tokens of a text as typed, without start, end and padding."""
         ids: list[int] = []
-        for part in _SPECIAL.split(clean(text)):
-            if part in self._special:
-                ids.append(self._special[part])
+        for word, _ in self._split.pre_tokenize_str(clean(text)):
+            if word in self._special:
+                ids.append(self._special[word])
             else:
-                ids += self._tokenizer.encode(part, add_special_tokens=False).ids
+                ids += (piece.id for piece in self._model.tokenize(word))
         return ids
 
     def __call__(self, texts: Sequence[str], *, truncate: bool = False) -> Tensor:
