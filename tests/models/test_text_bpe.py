@@ -110,6 +110,14 @@ def test_clip_specials_count_as_words_of_their_own(clip_file: Path) -> None:
     assert encode("'ſ") == encode("'ſ cat")[:-1] != encode("' ſ")
 
 
+def test_clip_without_merges_reads_bytes() -> None:
+    tokenizer = ClipTokenizer.of_bytes(context_length=5)
+    characters = byte_characters()
+    assert tokenizer(["É b"], truncate=True).tolist() == [
+        [512, characters.index("Ã"), 256 + characters.index("©"), 256 + characters.index("b"), 513]
+    ]
+
+
 def test_clip_text_that_is_too_long(clip_file: Path) -> None:
     tokenizer = ClipTokenizer.from_file(clip_file, context_length=4)
     with pytest.raises(OptionError, match="5 tokens, CLIP reads 4"):

@@ -91,6 +91,11 @@ class ClipTokenizer:
             raise WeightsError(f"no tokenizer in {folder}: it needs vocab.json with merges.txt, or one bpe_*.txt.gz")
         return cls.from_file(files[0], context_length)
 
+    @classmethod
+    def of_bytes(cls, context_length: int = 77) -> Self:
+        """One without merges, which needs no file: every byte is a token."""
+        return cls(_vocab_of([]), [], context_length)
+
     def encode(self, text: str) -> list[int]:
         """Tokens of a text as typed, without start, end and padding."""
         ids: list[int] = []
