@@ -86,4 +86,4 @@ def _numbered(match: re.Match[str]) -> str:
 
 def _piece(key: str, shape: Shape, leaf: str, layer: int | None = None) -> Piece:
     axes = {2: DENSE, 4: CONV}.get(len(shape)) if leaf == "kernel" else None
-    return Piece(key, shape, layer, axes)
+    return Piece((key,), shape, layer, axes)

@@ -31,22 +31,24 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor of ours: a stored array, or one layer of it, with its axes in another order."""
+    """One tensor of ours: a stored array, or one layer of it, with its axes in another order; or several, stacked."""
 
-    source: str
-    stored_shape: Shape  # of the array, or of its one layer
+    sources: tuple[str, ...]  # all of the same shape; more than one are put below each other
+    stored_shape: Shape  # of each array, or of its one layer
     layer: int | None = None
     axes: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> Shape:
-        return tuple(self.stored_shape[axis] for axis in self.axes) if self.axes else self.stored_shape
+        shape = tuple(self.stored_shape[axis] for axis in self.axes) if self.axes else self.stored_shape
+        return shape if len(self.sources) == 1 else (shape[0] * len(self.sources), *shape[1:])
 
     def read(self, stored: Mapping[str, Stored], dtype: torch.dtype | None = None) -> Tensor:
         """The tensor, contiguous, in `dtype` (None: as stored)."""
-        tensor = stored[self.source].read(self.layer)
+        parts = [stored[source].read(self.layer) for source in self.sources]
         if self.axes:
-            tensor = tensor.permute(self.axes)
+            parts = [part.permute(self.axes) for part in parts]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
         return tensor.to(dtype or tensor.dtype, memory_format=torch.contiguous_format).contiguous()
 
 
@@ -65,7 +67,7 @@ def check_plan(where: object, plan: Plan, stored: Mapping[str, Shape], wanted: M
     Raises:
         WeightsError: naming the first few of each kind of problem.
     """
-    used = {piece.source for piece in plan.values()}
+    used = {source for piece in plan.values() for source in piece.sources}
     wrong = [
         f"{name} is {list(plan[name].shape)}, expected {list(wanted[name])}"
         for name in wanted.keys() & plan.keys()
@@ -95,6 +97,11 @@ def check_floating(where: object, stored: Mapping[str, Stored]) -> None:
     for key, array in stored.items():
         if not array.dtype.is_floating_point:
             raise WeightsError(f"{where}: {key} is of type {array.dtype}, expected a floating-point type.")
+
+
+def plan_as_is(stored: Mapping[str, Stored]) -> Plan:
+    """The plan for arrays that carry our names already."""
+    return {name: Piece((name,), array.shape) for name, array in stored.items()}
 
 
 def read_pieces(

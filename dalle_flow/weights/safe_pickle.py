@@ -2,116 +2,42 @@
 
 A pickle is a program for a small stack machine; its danger is that GLOBAL fetches any Python object and REDUCE calls
 it. Here GLOBAL only makes a note of the two names, and the few calls that files of weights need (rebuild a tensor, an
-OrderedDict) are carried out by this file on plain data. Every other global is refused by name, or, where the caller
-says that its module is expected (a pickled network, a TorchScript archive), becomes an inert `Shell`.
+OrderedDict) are carried out by `pickle_values.py` on plain data. Every other global is refused by name, or, where the
+caller says that its module is expected (a pickled network, a TorchScript archive), becomes an inert `Shell`.
 
 Own machine rather than a restricted `pickle.Unpickler`: that one still offers a crafted file the memo table to exhaust
 memory with, hashing of any nested key, and attributes of what it was given.
 
-Source: CPython `Lib/pickletools.py` for the opcodes; torch/serialization.py and torch/_utils.py for what torch writes.
+Source: CPython `Lib/pickletools.py` for the opcodes.
 """
 
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Any, NamedTuple
 
 from dalle_flow.errors import WeightsError
+from dalle_flow.weights.pickle_values import (
+    CALLS,
+    DATA_ONLY,
+    DTYPES,
+    STORAGES,
+    TORCH,
+    Global,
+    OrderedDict,
+    Shell,
+    StorageRef,
+    checked_key,
+    is_dimension,
+)
 
-
-class Global(NamedTuple):
-    """The name of a Python object, as text only."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Shell:
-    """An object of a class that was not looked up: what it was made from, and its state."""
-
-    of: Global
-    args: tuple[Any, ...] = ()
-    state: Any = None
-
-
-@dataclass(frozen=True, eq=False)
-class StorageRef:
-    """Bytes that lie elsewhere in the archive."""
-
-    kind: str  # torch's class name, such as "HalfStorage"
-    key: str
-    size: int  # elements
-
-
-@dataclass(frozen=True, eq=False)
-class TensorRef:
-    """A tensor over some bytes of the archive."""
-
-    storage: StorageRef
-    offset: int  # elements
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _Dict(dict[Any, Any]):
-    """An OrderedDict; attributes given to it are dropped (torch puts `_metadata` there)."""
-
-
+Data = bytes | mmap
 MARK = object()
-TORCH, UTILS, COLLECTIONS = "torch", "torch._utils", "collections"
-DATA_ONLY = {Global(TORCH, "device"), Global(TORCH, "Size"), Global("torch.serialization", "_get_layout")}
-DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"}
-STORAGES = {
-    *("DoubleStorage", "FloatStorage", "HalfStorage", "BFloat16Storage", "BoolStorage"),
-    *("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage"),
-}
-KEY_TYPES = (str, int, Global)
+MAX_LINE_BYTES = 4096
 
 
-def is_dimension(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 48
-
-
-def _rebuild_tensor(args: tuple[Any, ...]) -> TensorRef:
-    storage, offset, shape, stride = args[:4]
-    fine = isinstance(storage, StorageRef) and is_dimension(offset) and type(shape) is type(stride) is tuple
-    if not fine or len(shape) != len(stride) or len(shape) > 16 or not all(map(is_dimension, shape + stride)):
-        raise ValueError("a tensor without a proper storage and shape")
-    return TensorRef(storage, offset, shape, stride)
-
-
-def _rebuild_parameter(args: tuple[Any, ...]) -> Any:
-    return args[0]
-
-
-def _ordered_dict(args: tuple[Any, ...]) -> _Dict:
-    return _Dict((_key(key), value) for key, value in (args[0] if args else ()))
-
-
-def _plain_list(args: tuple[Any, ...]) -> list[Any]:
-    return list(args[0]) if args and isinstance(args[0], list | tuple) else []
-
-
-CALLS: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
-    Global(UTILS, "_rebuild_tensor"): _rebuild_tensor,
-    Global(UTILS, "_rebuild_tensor_v2"): _rebuild_tensor,
-    Global(UTILS, "_rebuild_parameter"): _rebuild_parameter,
-    Global(UTILS, "_rebuild_parameter_with_state"): _rebuild_parameter,
-    Global(COLLECTIONS, "OrderedDict"): _ordered_dict,
-    Global("__builtin__", "set"): _plain_list,
-    Global("builtins", "set"): _plain_list,
-    Global("torch.jit._pickle", "build_intlist"): _plain_list,
-    Global("torch.jit._pickle", "build_doublelist"): _plain_list,
-    Global("torch.jit._pickle", "build_boollist"): _plain_list,
-    Global("torch.jit._pickle", "restore_type_tag"): _rebuild_parameter,
-}
-
-
-def read_pickle(data: bytes, where: str, shells: Sequence[str] = ()) -> Any:
+def read_pickle(data: Data, where: str, shells: Sequence[str] = ()) -> Any:
     """What a pickle holds.
 
     Args:
@@ -124,29 +50,35 @@ def read_pickle(data: bytes, where: str, shells: Sequence[str] = ()) -> Any:
     Raises:
         WeightsError: it asks for a global that is not allowed, or it is damaged.
     """
-    machine = _Machine(data, where, tuple(shells))
+    return read_pickle_at(data, 0, where, shells).value
+
+
+class Unpickled(NamedTuple):
+    value: Any
+    end: int  # the byte after it
+    storages: dict[str, StorageRef]  # all it mentions, by key
+
+
+def read_pickle_at(data: Data, at: int, where: str, shells: Sequence[str] = ()) -> Unpickled:
+    """As `read_pickle`, for a pickle that begins at a byte within the data."""
+    machine = _Machine(data, where, tuple(shells), at)
     try:
-        return machine.run()
+        return Unpickled(machine.run(), machine.at, machine.storages)
     except WeightsError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, struct.error, RecursionError) as error:
         raise WeightsError(f"{where}: the pickle is damaged at byte {machine.at} ({error}); fetch it again.") from None
 
 
-def _key(value: Any) -> Any:
-    if not isinstance(value, KEY_TYPES):
-        raise ValueError(f"a key of type {type(value).__name__}")
-    return value
-
-
 @dataclass
 class _Machine:
-    data: bytes
+    data: Data
     where: str
     shells: tuple[str, ...]
-    at: int = 0
+    at: int
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    storages: dict[str, StorageRef] = field(default_factory=dict)
 
     def run(self) -> Any:
         while True:
@@ -168,7 +100,8 @@ class _Machine:
         return struct.unpack(code, self.take(struct.calcsize(code)))[0]
 
     def line(self) -> str:
-        end = self.data.index(b"\n", self.at)
+        if (end := self.data.find(b"\n", self.at, self.at + MAX_LINE_BYTES)) < 0:
+            raise ValueError("cut off")
         text = self.take(end - self.at).decode()
         self.at += 1
         return text
@@ -225,7 +158,7 @@ class _Machine:
         state, target = self.pop(), self.stack[-1]
         if isinstance(target, Shell):
             target.state = state
-        elif not isinstance(target, _Dict):
+        elif not isinstance(target, OrderedDict):
             raise ValueError(f"a state for a {type(target).__name__}")
 
     def storage(self) -> None:
@@ -234,13 +167,14 @@ class _Machine:
             raise ValueError("an unknown kind of storage")
         if type(key) is not str or not is_dimension(size):
             raise ValueError("a storage without a proper name and size")
-        self.push(StorageRef(storage.name, key, size))
+        self.storages[key] = StorageRef(storage.name, key, size)
+        self.push(self.storages[key])
 
     def set_items(self, items: Sequence[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise ValueError(f"entries for a {type(target).__name__}")
-        target.update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
+        target.update((checked_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
 
     def append(self, items: Sequence[Any]) -> None:
         target = self.stack[-1]

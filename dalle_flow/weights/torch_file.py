@@ -4,17 +4,17 @@ Source: torch/serialization.py; torch/csrc/jit/serialization/import.cpp for Torc
 A file is a zip archive: `data.pkl` describes, `data/0`, `data/1`, ... hold the numbers. torch writes them uncompressed;
 some published files (realesr-animevideov3.pth) were zipped again, with compression.
 A TorchScript archive has code beside them, and a pickled network names classes; both are read as data
-(`safe_pickle.py`) and nothing in them runs. Files from before torch 1.6 are no zip archives; they go through
-`torch.load(weights_only=True)`.
+(`safe_pickle.py`) and nothing in them runs. Files from before torch 1.6 are five pickles and then the numbers.
 """
 
-import pickle
+import errno
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ from torch import Tensor
 
 from dalle_flow.errors import WeightsError
 from dalle_flow.weights.disk import reading, storage_error
+from dalle_flow.weights.pickle_values import Shell, StorageRef, TensorRef
 from dalle_flow.weights.plan import Shape
-from dalle_flow.weights.safe_pickle import Shell, TensorRef, read_pickle
+from dalle_flow.weights.safe_pickle import Unpickled, read_pickle, read_pickle_at
 
 TORCHSCRIPT = ("__torch__.",)
 MAX_PICKLE_BYTES = 256 << 20  # published ones have at most a few hundred kB
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, UnicodeDecodeError)
+OLD_MAGIC = 0x1950A86A20F9469CFC6C
+# What zipfile raises for archives that are cut off, damaged, encrypted or packed in ways torch does not use.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, struct.error, RuntimeError, ValueError)
 MAX_NAMES, MAX_DEPTH = 100_000, 64
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -75,28 +78,7 @@ class TorchTensor:
                 raise WeightsError(f"{self.path}: became shorter while it was read; fetch it again.")
 
 
-@dataclass(frozen=True)
-class LoadedTensor:
-    """A tensor that is in memory already, from a file that can only be read whole."""
-
-    tensor: Tensor
-
-    @property
-    def shape(self) -> Shape:
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
-
-    def read(self, layer: int | None = None) -> Tensor:
-        return self.tensor if layer is None else self.tensor[layer]
-
-
-StoredTensor = TorchTensor | LoadedTensor
-
-
-def read_torch(path: Path, shells: Sequence[str] = ()) -> dict[str, StoredTensor]:
+def read_torch(path: Path, shells: Sequence[str] = ()) -> dict[str, TorchTensor]:
     """All tensors of a file, by the names a state dict of it would have: "visual.conv1.weight".
 
     A dict of dicts ({"state_dict": {...}}) gives names with the outer key in front.
@@ -110,7 +92,7 @@ def read_torch(path: Path, shells: Sequence[str] = ()) -> dict[str, StoredTensor
     with reading(path) as file:
         head = file.read(4)
     if head[:2] != b"PK":
-        return _read_legacy(path)
+        return _read_old(path, shells)
     with _opened(path) as archive:
         return _read_archive(path, archive, shells)
 
@@ -123,6 +105,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except DAMAGED as error:
         raise WeightsError(f"{path}: damaged or cut off ({error}); fetch it again.") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a place that cannot be: the table of contents is damaged
+            raise WeightsError(f"{path}: damaged or cut off; fetch it again.") from None
         raise storage_error("read it", path, error) from error
 
 
@@ -134,7 +118,7 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _read_archive(path: Path, archive: zipfile.ZipFile, shells: Sequence[str]) -> dict[str, StoredTensor]:
+def _read_archive(path: Path, archive: zipfile.ZipFile, shells: Sequence[str]) -> dict[str, TorchTensor]:
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -152,18 +136,11 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, shells: Sequence[str]) -
 
 
 def _locate(path: Path, name: str, tensor: TensorRef, entry: zipfile.ZipInfo | None) -> TorchTensor:
-    """Where in the file the numbers of a tensor are, after checking that they can be there."""
-    dtype = DTYPES[tensor.storage.kind]
-    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
-    extent = 0 if 0 in tensor.shape else last + 1
-    expanded = any(step == 0 and size > 1 for size, step in zip(tensor.shape, tensor.stride, strict=True))
-    if entry is None or expanded:
-        raise WeightsError(f"{path}: the numbers of {name} are missing or repeated; the file is damaged.")
-    if (tensor.offset + extent) * dtype.itemsize > entry.file_size:
-        raise WeightsError(f"{path}: the numbers of {name} are cut off; fetch it again.")
-    offset = tensor.offset * dtype.itemsize
+    """Where in the archive the numbers of a tensor are."""
+    if entry is None:
+        raise WeightsError(f"{path}: the numbers of {name} are missing; the file is damaged, fetch it again.")
     if entry.compress_type != zipfile.ZIP_STORED:
-        return TorchTensor(path, tensor.shape, tensor.stride, dtype, offset, extent, entry.filename)
+        return _placed(path, name, tensor, 0, entry.file_size, entry.filename)
     with reading(path) as file:  # the names in a local header may be padded, so its own lengths count
         file.seek(entry.header_offset)
         signature, name_size, extra_size = struct.unpack("<4s22xHH", file.read(30))
@@ -171,7 +148,20 @@ def _locate(path: Path, name: str, tensor: TensorRef, entry: zipfile.ZipInfo | N
     start = entry.header_offset + 30 + name_size + extra_size
     if signature != b"PK\3\4" or start + entry.file_size > end:
         raise WeightsError(f"{path}: the numbers of {name} are cut off; fetch it again.")
-    return TorchTensor(path, tensor.shape, tensor.stride, dtype, start + offset, extent)
+    return _placed(path, name, tensor, start, entry.file_size)
+
+
+def _placed(path: Path, name: str, tensor: TensorRef, start: int, size: int, packed: str = "") -> TorchTensor:
+    """A tensor within the `size` bytes of its storage, after checking that it fits there."""
+    dtype = DTYPES[tensor.storage.kind]
+    steps = list(zip(tensor.shape, tensor.stride, strict=True))
+    extent = 0 if 0 in tensor.shape else sum((length - 1) * step for length, step in steps) + 1
+    offset = tensor.offset * dtype.itemsize
+    if offset + extent * dtype.itemsize > size:
+        raise WeightsError(f"{path}: the numbers of {name} are cut off; fetch it again.")
+    if any(step == 0 and length > 1 for length, step in steps):
+        raise WeightsError(f"{path}: {name} repeats its numbers, which no weights do; the file is damaged.")
+    return TorchTensor(path, tensor.shape, tensor.stride, dtype, start + offset, extent, packed)
 
 
 def _named(path: Path, value: Any) -> Iterator[tuple[str, TensorRef]]:
@@ -203,18 +193,36 @@ def _children(state: Any) -> dict[Any, Any]:
     return children
 
 
-def _read_legacy(path: Path) -> dict[str, StoredTensor]:
-    try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        why = str(error).partition("\n")[0][:300]
-        raise WeightsError(f"{path}: no file of weights that can be read safely ({why}). Nothing was run.") from None
-    tensors: dict[str, StoredTensor] = {}
-    waiting = [("", value)]
-    while waiting:
-        prefix, item = waiting.pop()
-        if isinstance(item, Tensor):
-            tensors[prefix.removesuffix(".")] = LoadedTensor(item.detach())
-        elif isinstance(item, dict):
-            waiting += [(f"{prefix}{key}.", child) for key, child in reversed(item.items())]
-    return tensors
+def _read_old(path: Path, shells: Sequence[str]) -> dict[str, TorchTensor]:
+    """A file from before torch 1.6: a magic number, a version, the machine, the value, its storages' names, numbers."""
+    with reading(path) as file:
+        if file.seek(0, 2) == 0:
+            raise WeightsError(f"{path}: is empty; fetch it again.")
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            magic = read_pickle_at(data, 0, str(path)) if data[:1] == b"\x80" else None
+            if magic is None or magic.value != OLD_MAGIC:
+                raise WeightsError(f"{path}: begins with {data[:8]!r}, so torch did not save it; is it the right file?")
+            version = read_pickle_at(data, magic.end, str(path))
+            machine = read_pickle_at(data, version.end, str(path))
+            saved = read_pickle_at(data, machine.end, str(path), shells)
+            keys = read_pickle_at(data, saved.end, str(path))
+            little = isinstance(machine.value, dict) and machine.value.get("little_endian") is True
+            if not little or not isinstance(keys.value, list):
+                raise WeightsError(f"{path}: damaged, or saved on a big-endian machine; fetch it again.")
+            places = _old_places(path, data, keys, saved.storages)
+            named = _named(path, saved.value)
+            return {name: _placed(path, name, tensor, *places[tensor.storage.key]) for name, tensor in named}
+
+
+def _old_places(path: Path, data: mmap, keys: Unpickled, storages: dict[str, StorageRef]) -> dict[str, tuple[int, int]]:
+    """Where the numbers of each storage are: one after the other in the order of `keys`, after their length each."""
+    places, at = {}, keys.end
+    if not all(isinstance(key, str) for key in keys.value) or set(keys.value) != set(storages):
+        raise WeightsError(f"{path}: does not list the storages it uses; the file is damaged, fetch it again.")
+    for key in keys.value:
+        size = int.from_bytes(data[at : at + 8], "little") * DTYPES[storages[key].kind].itemsize
+        places[key] = at + 8, size
+        at += 8 + size
+        if at > len(data):
+            raise WeightsError(f"{path}: cut off, {at} bytes or more expected and {len(data)} there; fetch it again.")
+    return places

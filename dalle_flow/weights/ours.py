@@ -1,0 +1,134 @@
+"""Our own layout: a folder with `config.json` and `model.safetensors`, tokenizer files beside them where there are any.
+
+The keys are the model's own parameter names, matrices in 8 bits where asked (`safetensors_file.py`).
+The header's metadata says the format, the model's class, and of which files (sha256) it was converted.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dalle_flow.errors import WeightsError
+from dalle_flow.weights.disk import read_json, writing
+from dalle_flow.weights.plan import Plan, Stored, plan_as_is
+from dalle_flow.weights.safetensors_file import (
+    INT8,
+    SCALE,
+    Entry,
+    open_safetensors,
+    quantize,
+    read_safetensors,
+    safetensors_writer,
+)
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FORMAT, VERSION = "dalle-flow", "1"
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is in this layout."""
+    if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        return False
+    return read_metadata(folder).get("format") == FORMAT
+
+
+def read_metadata(folder: Path) -> dict[str, str]:
+    """What the header says: format, version, model, source."""
+    return dict(open_safetensors(folder / WEIGHTS_FILE).metadata() or {})
+
+
+def read_ours(folder: Path, model_class: type[nn.Module]) -> tuple[dict[str, Any], dict[str, Stored], Plan]:
+    """Config, tensors and plan of a folder in this layout that must hold a `model_class`."""
+    metadata = read_metadata(folder)
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        got = f"{metadata.get('format')} {metadata.get('version')}"
+        raise WeightsError(f"{folder}: the format is {got}, expected {FORMAT} {VERSION}; convert the weights again.")
+    if metadata.get("model") != model_class.__name__:
+        raise WeightsError(f"{folder}: holds a {metadata.get('model')}, expected a {model_class.__name__}.")
+    stored = read_safetensors(folder / WEIGHTS_FILE)
+    return read_json(folder / CONFIG_FILE), stored, plan_as_is(stored)
+
+
+def config_from(where: object, config_class: Any, values: Mapping[str, Any]) -> Any:
+    """The config a config.json describes; its own `from_dict` if it has one, else field by field, strictly."""
+    values = {key: value for key, value in values.items() if not key.startswith("_")}
+    try:
+        if hasattr(config_class, "from_dict"):
+            return config_class.from_dict(values)
+        known = {field.name for field in fields(config_class)}
+        if unknown := sorted(values.keys() - known):
+            raise WeightsError(f"unknown: {', '.join(unknown[:4])}; allowed: {', '.join(sorted(known))}")
+        return config_class(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except (WeightsError, TypeError, ValueError) as error:
+        raise WeightsError(f"{where}: config.json does not fit {config_class.__name__}: {error}") from None
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """What `config_from` reads back."""
+    if hasattr(config, "to_dict"):
+        return dict(config.to_dict())
+    if not is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"a config must be a dataclass, got {config!r}")
+    return asdict(config)
+
+
+def write_config(folder: Path, model: nn.Module) -> None:
+    values = {"_format": FORMAT, "_model": type(model).__name__, **config_to_dict(model.config)}
+    with writing(folder / CONFIG_FILE) as file:
+        file.write(json.dumps(values, indent=2).encode() + b"\n")
+
+
+def metadata_for(model: nn.Module, source: str = "") -> dict[str, str]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": type(model).__name__,
+        **({"source": source} if source else {}),
+    }
+
+
+def save_ours(
+    model: nn.Module, folder: Path, *, int8: bool = False, dtype: torch.dtype | None = None, source: str = ""
+) -> None:
+    """Write a model in this layout; what was there before is replaced only once the new files are whole.
+
+    Args:
+        int8: keep every tensor of two axes or more in 8 bits.
+        dtype: of the others; None: as they are.
+        source: where the weights come from, for the header.
+    """
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    in_8_bits = {name for name, tensor in state.items() if int8 and tensor.is_floating_point() and tensor.ndim >= 2}
+    entries: dict[str, Entry] = {}
+    for name, tensor in state.items():
+        if name in in_8_bits:
+            entries[name + INT8] = Entry(torch.int8, tuple(tensor.shape))
+            entries[name + SCALE] = Entry(torch.float32, tuple(tensor.shape[:1]))
+        else:
+            entries[name] = Entry(dtype if dtype and tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape))
+    with safetensors_writer(folder / WEIGHTS_FILE, entries, metadata_for(model, source)) as write:
+        for name, tensor in state.items():
+            if name in in_8_bits:
+                values, scale = quantize(tensor)
+                write(name + INT8, values)
+                write(name + SCALE, scale)
+            else:
+                write(name, checked_cast(name, tensor, entries[name].dtype))
+    write_config(folder, model)
+
+
+def checked_cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in another type.
+
+    Raises:
+        WeightsError: a number became infinite on the way.
+    """
+    cast = tensor.to(dtype)
+    if dtype == torch.float16 and tensor.dtype != dtype and not cast.isfinite().all() and tensor.isfinite().all():
+        raise WeightsError(f"{name} holds {tensor.abs().max().item():.4g}, too large for float16; use bfloat16.")
+    return cast
