@@ -3,7 +3,7 @@
 Source: Dayma et al. 2021, borisdayma/dalle-mini; BART arXiv:1910.13461, NormFormer 2110.09456, GLU 2002.05202.
 Weights: dalle-mini/dalle-mega, dalle-mini/dalle-mini; kuprel/min-dalle has them as torch files.
 Parity: tests/parity/test_dalle_bart.py; encoder 4e-6, logits 1e-5 from the Flax original in float32.
-Differs: no dropout, attention by SDPA. This file is the network over whole sequences, for training and the encoder;
+Differs: no dropout. This file is the network over whole sequences, for training and the encoder;
 `dalle_decode.py` draws pictures from the same weights code by code.
 
 Names: as min-dalle's files, `encoder.` and `decoder.` in front and `lm_head.weight` at the top:
@@ -25,6 +25,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .attention import attend, padding_bias
 from .published import read_sizes
 
 LAYER_NORM_EPS = 1e-5  # flax's default is 1e-6; the original overrides it
@@ -122,11 +123,11 @@ class Attention(nn.Module):
         self.v_proj = linear(width, width)
         self.out_proj = linear(width, width)
 
-    def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, Q, D) looks at source (B, K, D); mask (B, 1, 1, K) is true where it may, None is causal."""
+    def forward(self, x: Tensor, source: Tensor, bias: Tensor | None) -> Tensor:
+        """x (B, Q, D) looks at source (B, K, D) where bias (B, 1, 1, K) lets it; None is causal."""
         pairs = ((self.q_proj, x), (self.k_proj, source), (self.v_proj, source))
         q, k, v = (rearrange(f(y), "b n (h d) -> b h n d", h=self.heads) for f, y in pairs)
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        a = attend(q, k, v, bias, causal=bias is None)  # (B, heads, Q, D / heads)
         return cast(Tensor, self.out_proj(rearrange(a, "b h n d -> b n (h d)")))  # (B, Q, D)
 
 
@@ -153,9 +154,9 @@ class EncoderLayer(nn.Module):
         self.self_attn_layer_norm = scaled_norm(config.d_model)
         self.glu = GLU(config.d_model, config.encoder_ffn_dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         y = self.pre_self_attn_layer_norm(x)
-        x = x + self.self_attn_layer_norm(self.self_attn(y, y, mask))
+        x = x + self.self_attn_layer_norm(self.self_attn(y, y, bias))
         return cast(Tensor, x + self.glu(x))
 
 
@@ -170,11 +171,11 @@ class DecoderLayer(nn.Module):
         self.encoder_attn_layer_norm = scaled_norm(config.d_model)
         self.glu = GLU(config.d_model, config.decoder_ffn_dim)
 
-    def forward(self, x: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, states: Tensor, bias: Tensor) -> Tensor:
         y = self.pre_self_attn_layer_norm(x)
         x = x + self.self_attn_layer_norm(self.self_attn(y, y, None))
         y = self.pre_encoder_attn_layer_norm(x)
-        x = x + self.encoder_attn_layer_norm(self.encoder_attn(y, states, mask))
+        x = x + self.encoder_attn_layer_norm(self.encoder_attn(y, states, bias))
         return cast(Tensor, x + self.glu(x))
 
 
@@ -198,18 +199,18 @@ class Side(nn.Module):
 
 
 class Encoder(Side):
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
         x = self.embed(tokens)  # (B, T, D)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, bias)
         return cast(Tensor, self.final_ln(x))
 
 
 class Decoder(Side):
-    def forward(self, codes_in: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, codes_in: Tensor, states: Tensor, bias: Tensor) -> Tensor:
         x = self.embed(codes_in)  # (B, S, D)
         for layer in self.layers:
-            x = layer(x, states, mask)
+            x = layer(x, states, bias)
         return cast(Tensor, self.final_ln(x))
 
 
@@ -238,7 +239,7 @@ class DalleBart(nn.Module):
         Returns:
             (B, T, D); what stands at padded positions has no meaning.
         """
-        return cast(Tensor, self.encoder(tokens, attention_mask[:, None, None, :]))
+        return cast(Tensor, self.encoder(tokens, padding_bias(attention_mask)))
 
     def forward(self, tokens: Tensor, attention_mask: Tensor, codes_in: Tensor) -> Tensor:
         """Logits of every next code, given the codes before it (teacher forcing).
@@ -251,5 +252,5 @@ class DalleBart(nn.Module):
             (B, S, V) float32 logits; position s predicts code s. Under autocast the sums and norms stay float32.
         """
         states = self.encode(tokens, attention_mask)  # (B, T, D)
-        x = self.decoder(codes_in, states, attention_mask[:, None, None, :])  # (B, S, D)
+        x = self.decoder(codes_in, states, padding_bias(attention_mask))  # (B, S, D)
         return cast(Tensor, self.lm_head(x)).float()  # (B, S, V)

@@ -4,7 +4,7 @@ Source: Esser et al. 2021 (arXiv:2012.09841); reference code CompVis/taming-tran
 Weights: dalle-mini/vqgan_imagenet_f16_16384. Parameters carry taming's names (`encoder.down.0.block.1.conv1.weight`,
 `decoder.up.4.attn.0.q.weight`, `quantize.embedding.weight`); the Flax file's are the same with `down_0/block_1`.
 Parity: tests/parity/test_vqgan.py; codes equal, pixels within 2e-5 of the Flax original.
-Differs: pixels in [0, 1] in and out (as vqgan-jax; taming has [-1, 1]); no dropout; attention by SDPA.
+Differs: pixels in [0, 1] in and out (as vqgan-jax; taming has [-1, 1]); no dropout.
 
 Shapes: B batch, K codes, h w code grid, C channels, H W pixels. Row-major grid, H = h * downscale.
 """
@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from .attention import attend
 from .published import read_sizes
 
 GROUP_NORM_EPS = 1e-6  # as trained; PyTorch's default is 1e-5
@@ -133,7 +134,7 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n = self.norm(x)
         q, k, v = (rearrange(f(n), "b c h w -> b 1 (h w) c") for f in (self.q, self.k, self.v))
-        a = F.scaled_dot_product_attention(q, k, v)  # (B, 1, h*w, C)
+        a = attend(q, k, v)  # (B, 1, h*w, C)
         return cast(Tensor, x + self.proj_out(rearrange(a, "b 1 (h w) c -> b c h w", h=x.shape[-2])))
 
 
