@@ -125,17 +125,20 @@ def write_file(path: Path, data: bytes) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def contact_sheet(candidates: Sequence[Candidate], *, min_side_px: int = 192) -> Image.Image:
+def contact_sheet(
+    candidates: Sequence[Candidate], *, columns: int | None = None, min_side_px: int = 192
+) -> Image.Image:
     """All candidates in one picture, best first, each with its index, score and executor below it.
 
-    Small pictures are enlarged by a whole factor until their side is at least `min_side_px`.
+    `columns`: as near to a square as it goes when None. Small pictures are enlarged by a whole factor until their side
+    is at least `min_side_px`.
     """
     if not candidates:
         raise ValueError("a contact sheet needs at least one candidate")
     largest = max(max(c.image.size) for c in candidates)
     factor = max(1, math.ceil(min_side_px / largest))
     cell, gap, label = largest * factor, 12, 30
-    columns = math.ceil(math.sqrt(len(candidates)))
+    columns = columns or math.ceil(math.sqrt(len(candidates)))
     rows = math.ceil(len(candidates) / columns)
     size = (gap + columns * (cell + gap), gap + rows * (cell + label + gap))
     sheet = Image.new("RGB", size, "#16181d")

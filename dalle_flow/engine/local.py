@@ -28,7 +28,7 @@ class LocalEngine:
         return [name for name, entry in self.executors.items() if executor_class(entry.uses).kind is kind]
 
     def options(self, name: str, values: Mapping[str, Json]) -> StrictOptions:
-        """The flow's options with a request's over them, checked. OptionError says which is wrong and what is allowed."""
+        """The flow's options with a request's over them; OptionError says which is wrong and what is allowed."""
         entry = self.plan(name)
         return executor_class(entry.uses).Options.parse({**entry.options, **values})
 

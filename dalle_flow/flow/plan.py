@@ -72,13 +72,10 @@ def _faults(entry: Any) -> list[str]:
     known = executor_names()
     if entry.get("uses") not in known:
         faults.append(f"uses: no executor named {entry.get('uses')!r}; known: {', '.join(known)}")
-    for key in ("weights", "options"):
-        if not isinstance(entry.get(key, {}), dict):
-            faults.append(f"{key}: must be a table, got {entry[key]!r:.60}")
-    if isinstance(entry.get("weights", {}), dict):
-        for role, place in entry.get("weights", {}).items():
-            if not isinstance(place, str):
-                faults.append(f"weights.{role}: must be a path, got {place!r:.60}")
+    tables = {key: entry.get(key, {}) for key in ("weights", "options")}
+    faults += [f"{key}: must be a table, got {v!r:.60}" for key, v in tables.items() if not isinstance(v, dict)]
+    places = tables["weights"].items() if isinstance(tables["weights"], dict) else ()
+    faults += [f"weights.{role}: must be a path, got {v!r:.60}" for role, v in places if not isinstance(v, str)]
     return faults
 
 

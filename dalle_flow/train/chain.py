@@ -1,24 +1,40 @@
 """The stages that make the embedded family, in order, and the recipe of each: sizes, steps, learning rates."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..models.clip import CLIP
+from ..models.dalle_bart import DalleBart
+from ..models.text.bpe import DalleTokenizer
+from ..models.vqgan import VQGAN
+from ..weights.ours import save_ours
+from .captions import caption
+from .clip import ClipLesson, Hints, clip_config
 from .codec import CodecLesson, codec_config
+from .dalle import DalleLesson, dalle_config, encode_dataset
 from .data import Dataset, Job, render_split
 from .judge import Judge, JudgeConfig, JudgeLesson
 from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
+from .scenes import scene_at
 from .sprites import load_sprites
+from .tokenizer import MAX_LENGTH, train_tokenizer
 from .world import S0, World
 
 COURSES = {
-    "judge": Course(steps=2500, batch_size=64, learning_rate=2e-3),
-    "codec": Course(steps=2800, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
+    "judge": Course(steps=1700, batch_size=64, learning_rate=2e-3),
+    "codec": Course(steps=2000, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
+    "dalle": Course(steps=9000, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
+    "clip": Course(steps=2400, batch_size=128, learning_rate=1e-3, warmup_steps=200),
 }
+TOKENIZER_CAPTIONS = 60_000
+RECONSTRUCTED = 40_000  # pictures passed through the codec for CLIP to see
 
 
 @dataclass
@@ -48,6 +64,26 @@ class Workshop:
         judge = Judge(JudgeConfig.of(self.world))
         judge.load_state_dict(averaged_state(self.work / name))
         return judge.eval().requires_grad_(False)
+
+    def codec(self) -> VQGAN:
+        """The trained codec, frozen."""
+        model = VQGAN(codec_config(self.size_px))
+        model.load_state_dict(averaged_state(self.work / "codec"))
+        return model.eval().requires_grad_(False)
+
+    def tokenizer(self) -> DalleTokenizer:
+        return DalleTokenizer.from_folder(self.work / "tokenizer", MAX_LENGTH)
+
+    def dalle(self) -> DalleBart:
+        """An untrained DALL·E of the right size."""
+        codec = codec_config(self.size_px)
+        codes_per_picture = (self.size_px // codec.downscale) ** 2
+        return DalleBart(dalle_config(codec.num_codes, codes_per_picture, self.tokenizer().vocab_size, MAX_LENGTH))
+
+    def clip(self) -> CLIP:
+        """An untrained CLIP of the right size."""
+        tokenizer = self.tokenizer()
+        return CLIP(clip_config(self.size_px, tokenizer.vocab_size, MAX_LENGTH, tokenizer.eos_token_id))
 
     def learn(self, name: str, lesson: Lesson, average: nn.Module, evaluate_every: int = 500) -> None:
         """Train a lesson by its course in the folder of that name, printing a line per report."""
@@ -93,8 +129,65 @@ def train_codec(shop: Workshop) -> None:
     shop.learn("codec", lesson, type(lesson.model)(codec_config(shop.size_px)))
 
 
+def learn_tokenizer(shop: Workshop) -> None:
+    def captions() -> list[str]:
+        rng = np.random.default_rng(shop.seed)
+        scenes = (scene_at(shop.world, shop.seed, "train", i) for i in range(TOKENIZER_CAPTIONS))
+        return [caption(scene, shop.world, rng) for scene in scenes]
+
+    if not (shop.work / "tokenizer" / "tokenizer.json").exists():
+        train_tokenizer(captions(), shop.work / "tokenizer")
+
+
+def write_codes(shop: Workshop) -> None:
+    """Codes of all pictures, and pictures after the codec; made again when the codec is newer."""
+    torch.set_num_threads(shop.threads)
+    codec = shop.codec()
+    for split in ("train", "val"):
+        encode_dataset(shop.dataset(split), codec, shop.work / f"codes_{split}.npy")
+    codes = np.load(shop.work / "codes_train.npy")[:RECONSTRUCTED].astype(np.int64)
+    pictures = [
+        (codec.decode_codes(c) * 255).byte().permute(0, 2, 3, 1) for c in torch.split(torch.from_numpy(codes), 128)
+    ]
+    np.save(shop.work / "reconstructed.npy", torch.cat(pictures).numpy())
+
+
+def train_dalle(shop: Workshop) -> None:
+    torch.manual_seed(shop.seed)
+    codes = [np.load(shop.work / f"codes_{split}.npy") for split in ("train", "val")]
+    scenes = [shop.dataset(split) for split in ("train", "val")]
+    lesson = DalleLesson(shop.dalle(), shop.tokenizer(), scenes[0], codes[0], scenes[1], codes[1])
+    shop.learn("dalle", lesson, shop.dalle())
+
+
+def train_clip(shop: Workshop) -> None:
+    torch.manual_seed(shop.seed)
+    reconstructed = np.load(shop.work / "reconstructed.npy", mmap_mode="r")
+    lesson = ClipLesson(shop.clip(), shop.tokenizer(), shop.dataset("train"), shop.dataset("val"), reconstructed)
+    average = Hints(shop.clip(), *lesson.model.answers)
+    shop.learn("clip", lesson, average)
+
+
+def export_weights(shop: Workshop) -> None:
+    """Averaged weights in our layout, with the tokenizer beside each model that reads text: `work`/export."""
+    target = shop.work / "export"
+    dalle, clip = shop.dalle(), Hints(shop.clip(), *ClipLesson.answers(shop.world))
+    dalle.load_state_dict(averaged_state(shop.work / "dalle"))
+    clip.load_state_dict(averaged_state(shop.work / "clip"))
+    for name, model, int8 in (("codec", shop.codec(), False), ("dalle", dalle, True), ("clip", clip.clip, True)):
+        save_ours(model, target / name, int8=int8, dtype=torch.float16)
+        if name != "codec":
+            for file in sorted((shop.work / "tokenizer").iterdir()):
+                shutil.copyfile(file, target / name / file.name)
+
+
 STAGES: dict[str, Callable[[Workshop], None]] = {
     "scenes": render_scenes,
     "judge": train_judge,
     "codec": train_codec,
+    "tokenizer": learn_tokenizer,
+    "codes": write_codes,
+    "dalle": train_dalle,
+    "clip": train_clip,
+    "export": export_weights,
 }

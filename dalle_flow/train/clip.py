@@ -24,6 +24,7 @@ from .captions import caption_and_negatives
 from .data import Dataset
 from .loop import Lesson
 from .targets import CELLS
+from .world import World
 
 HARD = 3  # hard negatives per picture and batch
 HINT_WEIGHT = 0.5
@@ -91,10 +92,14 @@ class ClipLesson(Lesson):
         held_out: Dataset,
         reconstructed: np.ndarray | None = None,
     ):
-        world = scenes.world
-        self.model: Hints = Hints(clip, 1 + len(world.kinds), 1 + len(world.colors))
+        self.model: Hints = Hints(clip, *self.answers(scenes.world))
         self.tokenizer, self.normalize = tokenizer, TextNormalizer()
         self.scenes, self.held_out, self.reconstructed = scenes, held_out, reconstructed
+
+    @staticmethod
+    def answers(world: World) -> tuple[int, int]:
+        """How many kinds and colours a patch can show, none included."""
+        return 1 + len(world.kinds), 1 + len(world.colors)
 
     def batch(self, size: int, generator: torch.Generator) -> Matches:
         limit = len(self.scenes) if self.reconstructed is None else len(self.reconstructed)

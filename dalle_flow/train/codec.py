@@ -105,8 +105,8 @@ class CodecLesson(Lesson):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         assert isinstance(model, VQGAN)
         pixels = draw_pixels(self.held_out, torch.arange(min(512, len(self.held_out))))
-        codes = torch.cat([model.encode(p) for p in pixels.split(64)])
-        ours = torch.cat([model.decode_codes(c) for c in codes.split(64)])
+        codes = torch.cat([model.encode(p) for p in torch.split(pixels, 64)])
+        ours = torch.cat([model.decode_codes(c) for c in torch.split(codes, 64)])
         used = torch.bincount(codes.flatten(), minlength=model.config.num_codes).float()
         share = used / used.sum()
         perplexity = float(torch.exp(-(share * share.clamp(min=1e-9).log()).sum()))

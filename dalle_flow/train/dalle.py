@@ -111,7 +111,7 @@ class DalleLesson(Lesson):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         assert isinstance(model, DalleBart)
         losses = []
-        for indices in torch.arange(min(512, len(self.held_out))).split(64):
+        for indices in torch.split(torch.arange(min(512, len(self.held_out))), 64):
             batch = self.pairs(self.held_out, self.held_out_codes, indices, seed=int(indices[0]))
             losses.append(float(self._cross_entropy(model, batch)))
         return {"loss": float(np.mean(losses))}
@@ -129,7 +129,7 @@ def encode_dataset(scenes: Dataset, codec: nn.Module, path: Path, batch_size: in
 
     assert isinstance(codec, VQGAN)
     rows = []
-    for indices in torch.arange(len(scenes)).split(batch_size):
+    for indices in torch.split(torch.arange(len(scenes)), batch_size):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             rows.append(codec.encode(draw_pixels(scenes, indices)).numpy().astype(np.uint16))
     partial = path.with_suffix(".partial.npy")

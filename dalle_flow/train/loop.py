@@ -114,6 +114,7 @@ def train(
     step = _resume(folder / CHECKPOINT, model, optimizer, ema, generator)
     started = saved = logged = time.monotonic()
     sums: dict[str, float] = {}
+    summed = 0  # steps in `sums`: fewer than `log_every` after a resume
     while step < course.steps and (minutes is None or time.monotonic() - started < minutes * 60):
         for group in optimizer.param_groups:
             group["lr"] = course.rate_at(step)
@@ -122,11 +123,13 @@ def train(
         ema.update(model, step)
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value
+        summed += 1
         now = time.monotonic()
         if step % course.log_every == 0:
-            row = {k: v / course.log_every for k, v in sums.items()}
-            row |= {"learning_rate": course.rate_at(step), "pictures_per_s": _speed(course, now - logged)}
-            sums, logged = {}, now
+            row = {k: v / summed for k, v in sums.items()}
+            speed = course.batch_size * summed / max(now - logged, 1e-9)
+            row |= {"learning_rate": course.rate_at(step), "pictures_per_s": speed}
+            sums, summed, logged = {}, 0, now
             if average is not None and (step % evaluate_every == 0 or step == course.steps):
                 ema.copy_to(average)
                 row |= {f"val_{k}": v for k, v in lesson.evaluate(average.eval()).items()}
@@ -176,10 +179,6 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     decayed = [p for p in parameters if p.ndim >= 2]
     rest = [p for p in parameters if p.ndim < 2]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _speed(course: Course, seconds: float) -> float:
-    return course.batch_size * course.log_every / max(seconds, 1e-9)
 
 
 def _save(

@@ -39,7 +39,7 @@ class Verdict:
 @torch.no_grad()
 def see(judge: Judge, pixels: Tensor, batch_size: int = 128) -> Sight:
     """(B, 3, H, W) in [0, 1] -> what the judge sees, batch by batch."""
-    parts = [judge(p) for p in pixels.split(batch_size)]
+    parts = [judge(p) for p in torch.split(pixels, batch_size)]
     return Sight(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Sight)))
 
 

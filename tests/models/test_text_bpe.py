@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dalle_flow.errors import OptionError, WeightsError
-from dalle_flow.models.text.bpe import SPECIAL_TOKENS, DalleTokenizer
-from dalle_flow.models.text.clip_bpe import ClipTokenizer, byte_characters
+from dalle_flow.models.text.bpe import SPECIAL_TOKENS, DalleTokenizer, byte_characters
+from dalle_flow.models.text.clip_bpe import ClipTokenizer
 
 PIECES = [*SPECIAL_TOKENS, *sorted(byte_characters()), "ca", "cat", "Ġcat", "Ġa"]
 MERGES = ["c a", "ca t", "Ġ cat", "Ġ a"]

@@ -66,6 +66,13 @@ class DalleTokenizer:
             raise WeightsError(f"the tokenizer files in {folder} are damaged: {error}") from error
         return cls(tokenizer, max_length)
 
+    @classmethod
+    def of_bytes(cls, max_length: int = MAX_LENGTH) -> Self:
+        """One without merges, which needs no file: every byte is a token."""
+        pieces = (*SPECIAL_TOKENS, *byte_characters())
+        spec = _bpe_spec({piece: i for i, piece in enumerate(pieces)}, ())
+        return cls(Tokenizer.from_str(json.dumps(spec)), max_length)
+
     @property
     def vocab_size(self) -> int:
         return int(self._tokenizer.get_vocab_size())
@@ -159,3 +166,9 @@ def _bpe_spec(
         "decoder": byte_level,
         "model": model,
     } | parts
+
+
+def byte_characters() -> list[str]:
+    """The 256 characters that stand for bytes: printable ones for themselves and first, the others moved to 256 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]

@@ -27,7 +27,7 @@ from tokenizers import Regex, models, pre_tokenizers
 from torch import Tensor
 
 from dalle_flow.errors import OptionError, WeightsError
-from dalle_flow.models.text.bpe import parse_merges, read_merges, read_vocab
+from dalle_flow.models.text.bpe import byte_characters, parse_merges, read_merges, read_vocab
 
 MAX_MERGES = 48_894  # that many of the file's 262,143 are used: 49,408 less 2 * 256 bytes less 2 special tokens
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -141,9 +141,3 @@ def _vocab_of(merges: Sequence[tuple[str, str]]) -> dict[str, int]:
     single = byte_characters()
     pieces = [*single, *(character + WORD_END for character in single), *("".join(pair) for pair in merges), START, END]
     return {piece: index for index, piece in enumerate(pieces)}
-
-
-def byte_characters() -> list[str]:
-    """The 256 characters that stand for bytes: printable ones for themselves and first, the others moved to 256 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]

@@ -1,0 +1,177 @@
+"""Measure the embedded family: what the judge sees in its pictures, what its CLIP tells apart, what its codec keeps.
+
+Pictures come through the same engine and executors as a person's do. Prompts are the canonical captions of scenes that
+were never trained on, so that every fact that is scored is in the prompt. Each score has a 95 % interval from
+resampling the scenes.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..engine.local import LocalEngine
+from ..errors import WeightsError
+from ..executors.clip import ClipRanker
+from ..flow import run
+from ..flow.plan import EMBEDDED, read_plan
+from ..images import contact_sheet, encode_png, write_file
+from ..models.text.bpe import DalleTokenizer
+from ..types import Candidate, GenerateRequest, Ranked
+from ..weights.files import load_vqgan
+from .batches import as_pixels, draw_pixels
+from .captions import canonical
+from .codec import peak_signal_to_noise
+from .data import Dataset
+from .judge import Judge, JudgeConfig
+from .loop import CHECKPOINT, averaged_state
+from .match import match_scores
+from .scenes import Scene
+from .verdict import Verdict, scores, see, verdicts
+from .world import S0, World
+
+BEST_OF = 9
+RESAMPLES = 500
+SHEET_PROMPTS = 12
+FACTS = ("object", "colour", "relation", "count", "style", "background", "all")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Figure:
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def evaluate(
+    work: Path,
+    *,
+    flow: Path = EMBEDDED,
+    judge: str = "judge",
+    samples: int = 200,
+    seed: int = 0,
+    split: str = "val",
+    sheet: Path | None = None,
+    progress: Progress | None = None,
+    world: World = S0,
+) -> dict[str, object]:
+    """All scores as a dict that json.dumps takes.
+
+    Args:
+        work: folder of a training run, with the rendered `split` and the judge.
+        samples: number of prompts; `BEST_OF` pictures are made of each.
+        sheet: where to write a grid of the first pictures, not chosen by anybody.
+
+    Raises:
+        WeightsError: there is no judge in `work`. StorageError: no rendered scenes there.
+    """
+    dataset = Dataset(work / split, world)
+    examiner = load_judge(work / judge, world)
+    samples = min(samples, len(dataset))
+    scenes = [dataset.scene(i) for i in range(samples)]
+    engine = LocalEngine(read_plan(flow).executors)
+    rounds = []
+    for i, scene in enumerate(scenes):
+        rounds.append(_round(engine, canonical(scene, world), seed + BEST_OF * i))
+        if progress is not None:
+            progress(i + 1, samples)
+    if sheet is not None:
+        write_file(sheet, encode_png(uncurated_sheet(rounds[:SHEET_PROMPTS])))
+    first = [min(candidates, key=lambda c: c.recipe.seed) for candidates in rounds]
+    best = [candidates[0] for candidates in rounds]
+    everything = draw_pixels(dataset, torch.arange(min(1000, len(dataset))))
+    every_scene = [dataset.scene(i) for i in range(len(everything))]
+    kept, codec = _through_codec(engine, everything)
+    return {
+        "split": split,
+        "samples": samples,
+        "seed": seed,
+        "judge": judge,
+        "real": _as_json(_judged(examiner, everything, every_scene, world)),
+        "codec": _as_json(_judged(examiner, kept, every_scene, world)),
+        "codec_psnr_db": round(codec, 2),
+        "single": _as_json(_judged(examiner, _pixels(first), scenes, world)),
+        f"best_of_{BEST_OF}": _as_json(_judged(examiner, _pixels(best), scenes, world)),
+        "clip": {k: round(v, 3) for k, v in _clip_scores(engine, dataset).items()},
+    }
+
+
+def load_judge(folder: Path, world: World) -> Judge:
+    """A trained judge; WeightsError saying how to train one when there is none."""
+    if not (folder / CHECKPOINT).exists():
+        raise WeightsError(f"no judge in {folder}; train one with: python -m dalle_flow.train judge")
+    judge = Judge(JudgeConfig.of(world))
+    judge.load_state_dict(averaged_state(folder))
+    return judge.eval().requires_grad_(False)
+
+
+def uncurated_sheet(rounds: Sequence[Sequence[Candidate]], columns: int = 2) -> Image.Image:
+    """Rows of all candidates of each prompt, best first by CLIP, none left out."""
+    strips = [contact_sheet(candidates, columns=len(candidates), min_side_px=64) for candidates in rounds]
+    width, height = max(s.width for s in strips), max(s.height for s in strips)
+    rows = -(-len(strips) // columns)
+    sheet = Image.new("RGB", (width * columns, height * rows), "#16181d")
+    for i, strip in enumerate(strips):
+        sheet.paste(strip, (i % columns * width, i // columns * height))
+    return sheet
+
+
+def markdown(found: dict[str, object]) -> str:
+    """The scores as the table of docs/embedded.md."""
+    columns = ["real", "codec", "single", f"best_of_{BEST_OF}"]
+    lines = ["| fact | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for fact in FACTS:
+        cells = [found[column][fact] for column in columns]  # type: ignore[index]
+        lines.append(f"| {fact} | " + " | ".join(f"{c[0]:.3f} [{c[1]:.3f}, {c[2]:.3f}]" for c in cells) + " |")
+    return "\n".join(lines) + f"\n\n```json\n{json.dumps(found['clip'], indent=1)}\n```\n"
+
+
+def _round(engine: LocalEngine, prompt: str, seed: int) -> tuple[Candidate, ...]:
+    *_, last = run.generate(engine, GenerateRequest(prompt, BEST_OF, seed))
+    assert isinstance(last, Ranked)
+    return last.round.candidates
+
+
+def _pixels(candidates: Sequence[Candidate]) -> Tensor:
+    return as_pixels(np.stack([np.asarray(c.image) for c in candidates]))
+
+
+def _judged(judge: Judge, pixels: Tensor, scenes: Sequence[Scene], world: World) -> dict[str, Figure]:
+    found = verdicts(see(judge, pixels), scenes, world)
+    value = scores(found)
+    rng = np.random.default_rng(0)
+    draws = [scores(_resampled(found, rng)) for _ in range(RESAMPLES)]
+    ends = {fact: np.nanpercentile([d[fact] for d in draws], [2.5, 97.5]) for fact in FACTS}
+    return {fact: Figure(value[fact], float(ends[fact][0]), float(ends[fact][1])) for fact in FACTS}
+
+
+def _resampled(found: Sequence[Verdict], rng: np.random.Generator) -> list[Verdict]:
+    return [found[i] for i in rng.integers(len(found), size=len(found))]
+
+
+def _as_json(figures: dict[str, Figure]) -> dict[str, list[float]]:
+    return {name: [round(f.value, 3), round(f.low, 3), round(f.high, 3)] for name, f in figures.items()}
+
+
+@torch.inference_mode()
+def _through_codec(engine: LocalEngine, pixels: Tensor) -> tuple[Tensor, float]:
+    """Pictures encoded and decoded by the flow's codec, and their PSNR in dB."""
+    codec = load_vqgan(engine.plan("dalle").weights["codec"])
+    kept = torch.cat([codec.decode_codes(codec.encode(p)) for p in torch.split(pixels, 64)])
+    return kept, peak_signal_to_noise(kept, pixels)
+
+
+def _clip_scores(engine: LocalEngine, dataset: Dataset) -> dict[str, float]:
+    ranker = engine.load("rank")[0]
+    assert isinstance(ranker, ClipRanker)
+    assert isinstance(ranker.tokenizer, DalleTokenizer)
+    return match_scores(ranker.model, ranker.tokenizer, dataset, number=len(dataset))
