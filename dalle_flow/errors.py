@@ -45,7 +45,7 @@ class UnknownNameError(UsageError):
         """An error for `name`, with the nearest known name when there is one, and all of them."""
         names = sorted(known)
         near = get_close_matches(name, names, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
+        guess = f"; did you mean {near[0]!r}?" if near else "."
         return cls(f"no {kind} named {name!r}{guess} Known: {', '.join(names) or 'none'}.", field=kind)
 
 
