@@ -2,7 +2,7 @@
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from importlib.metadata import version
 
 from ..engine.local import LocalEngine
@@ -26,7 +26,7 @@ from ..types import (
 )
 
 
-def generate(engine: LocalEngine, request: GenerateRequest) -> Iterator[Event]:
+def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, None, None]:
     """Run a generate round; the last event is `Ranked`, with the round. Nothing runs before the request is checked.
 
     Raises:
