@@ -1,0 +1,44 @@
+"""`dalle-flow evaluate`: how good the embedded family is, in numbers."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .screen import bar
+
+
+def evaluate(
+    samples: Annotated[int, typer.Option(min=1, help="Captions to draw; nine pictures are made of each.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    work: Annotated[
+        Path, typer.Option(help="Folder of a training run, with its rendered scenes and its judge.")
+    ] = Path(".train/s0"),
+    judge: Annotated[str, typer.Option(help="Name of the judge in that folder.")] = "judge",
+    split: Annotated[str, typer.Option(help="Scenes to take the captions from: val or heldout.")] = "val",
+    sheet: Annotated[Path | None, typer.Option(help="Where to write a PNG of the first pictures, unchosen.")] = None,
+    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Judge generator, ranker and codec.
+
+    Draws captions of scenes whose contents are known and asks a trained judge whether the pictures show them: objects,
+    colours, relations, counts, style and background, each with a 95 % interval.
+    """
+    with bar() as line:
+        line.show("loading")
+        from ..flow.plan import EMBEDDED
+        from ..train import evaluate as evaluation
+
+        found = evaluation.evaluate(
+            work,
+            flow=flow or EMBEDDED,
+            judge=judge,
+            samples=samples,
+            seed=seed,
+            split=split,
+            sheet=sheet,
+            progress=lambda done, of: line.show("captions", done, of),
+        )
+    print(json.dumps(found, indent=2) if as_json else evaluation.markdown(found))

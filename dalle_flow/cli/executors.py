@@ -1,0 +1,67 @@
+"""`dalle-flow executors`: what a flow can do, and the options of each."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "x"}
+
+
+def executors(
+    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """List executors and their options.
+
+    Of each executor in the flow: its kind, its weights, and its options with what they allow and their defaults.
+    """
+    from ..flow.plan import EMBEDDED, read_plan
+    from ..registry import executor_class, executor_names
+
+    plan = read_plan(flow or EMBEDDED)
+    entries = {}
+    for name, entry in plan.executors.items():
+        cls = executor_class(entry.uses)
+        entries[name] = {
+            "uses": entry.uses,
+            "kind": cls.kind.value,
+            "weights": {role: str(entry.weights.get(role, "")) or None for role in cls.roles},
+            "options": _options(cls.option_schema(), entry.options),
+        }
+    others = sorted(set(executor_names()) - {entry.uses for entry in plan.executors.values()})
+    if as_json:
+        print(json.dumps({"flow": plan.name, "executors": entries, "others": others}, indent=2))
+        return
+    for name, entry_ in entries.items():
+        print("\n".join(_lines(name, entry_)))
+    if others:
+        print(f"Installed and not in this flow: {', '.join(others)}")
+
+
+def _options(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Each option's JSON schema, with the flow's value as the default where it gives one."""
+    fields = schema.get("properties", {})
+    return {name: {**field, **({"default": given[name]} if name in given else {})} for name, field in fields.items()}
+
+
+def _lines(name: str, entry: Mapping[str, Any]) -> list[str]:
+    lines = [f"{name}: {entry['kind']}" + (f" (of class {entry['uses']})" if entry["uses"] != name else "")]
+    lines.extend(f"  weights {role}: {place or 'none given'}" for role, place in entry["weights"].items())
+    for option, field in entry["options"].items():
+        default = f"default {json.dumps(field['default'])}" if "default" in field else "required"
+        lines.append(f"  {option:<20} {allowed(field):<24} {default:<16} {field.get('description', '')}".rstrip())
+    return lines
+
+
+def allowed(field: Mapping[str, Any]) -> str:
+    """What an option takes, from its JSON schema: `number >= 0 <= 50`, `auto | one | two`, `integer or null`."""
+    if "enum" in field or "const" in field:
+        return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
+    parts = field.get("anyOf")
+    if parts:
+        return " or ".join(allowed(part) for part in parts)
+    limits = [f"{sign} {field[key]}" for key, sign in LIMITS.items() if key in field]
+    return " ".join([str(field.get("type", "any")), *limits])

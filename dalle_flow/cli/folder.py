@@ -1,0 +1,130 @@
+"""The folder of one round: 00.png, 01.png, ... best first, sheet.png, and round.json, which says what belongs to it.
+
+A round is written whole or not at all: into a hidden folder beside, then moved. A later round into the same folder
+replaces the files of the earlier one, those that round.json lists and that were not changed since, and no others.
+Where anybody else's file is in the way, the command refuses before any work is done.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import StorageError, UsageError
+
+MANIFEST = "round.json"
+SHEET = "sheet.png"
+OURS = re.compile(r"\d{2,}\.png|sheet\.png")  # a manifest that lists anything else is not believed
+
+
+def picture_names(number: int) -> list[str]:
+    """00.png, 01.png, ...: at least two digits, more where needed, so that they sort."""
+    digits = max(2, len(str(number - 1)))
+    return [f"{i:0{digits}d}.png" for i in range(number)]
+
+
+class RoundFolder:
+    """A folder made ready for a round of known size."""
+
+    def __init__(self, path: Path, names: Sequence[str], staging: Path):
+        self.path = path
+        self.names = [*names, SHEET]
+        self._staging = staging
+        self._earlier = _listed(path)
+        for name in self.names:
+            if os.path.lexists(path / name) and not self._is_ours(name):
+                raise UsageError(
+                    f"{path / name} exists and is not a picture of an earlier round here, or was changed since; "
+                    "move it away, or choose another folder with -o",
+                    field="output",
+                )
+
+    def save(self, round_id: str, files: Mapping[str, bytes]) -> None:
+        """Write all files of the round, then replace those of the earlier one.
+
+        Raises:
+            StorageError: it could not be written; the folder is as it was.
+        """
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        manifest = json.dumps({"round": round_id, "files": hashes}, indent=1) + "\n"
+        for name, data in {MANIFEST: manifest.encode(), **files}.items():
+            try:
+                (self._staging / name).write_bytes(data)
+            except OSError as error:
+                raise _cannot("write", self.path / name, error) from None
+        stale = [name for name in self._earlier if name not in files and self._is_ours(name)]
+        with _uninterrupted():
+            for name in (MANIFEST, *files):  # the manifest first: what is listed and not there does no harm
+                try:
+                    (self._staging / name).replace(self.path / name)
+                except OSError as error:
+                    raise _cannot("write", self.path / name, error) from None
+            for name in stale:
+                (self.path / name).unlink(missing_ok=True)
+
+    def _is_ours(self, name: str) -> bool:
+        if name not in self._earlier or not (self.path / name).is_file():
+            return False
+        try:
+            return hashlib.sha256((self.path / name).read_bytes()).hexdigest() == self._earlier[name]
+        except OSError:
+            return False
+
+
+@contextmanager
+def round_folder(path: Path, names: Sequence[str]) -> Iterator[RoundFolder]:
+    """The folder, made when missing and proved writable; when the round fails, everything made for it is removed.
+
+    Raises:
+        StorageError: the folder cannot be made or written. UsageError: another's file is in the way.
+    """
+    made: list[Path] = []
+    staging = None
+    try:
+        try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".round-", dir=path))
+        except OSError as error:
+            raise _cannot("write into", path, error) from None
+        yield RoundFolder(path, names, staging)
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it is not empty: the round was saved
+                folder.rmdir()
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """File name -> sha256 of the files that an earlier round left here; nothing when there was none."""
+    try:
+        files = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return {name: str(digest) for name, digest in files.items() if OURS.fullmatch(name)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UsageError(
+            f"{path / MANIFEST} is not the list of an earlier round's files; choose another folder with -o",
+            field="output",
+        ) from None
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cannot(what: str, path: Path, error: OSError) -> StorageError:
+    return StorageError(f"cannot {what} {path}: {error.strerror or error}")

@@ -1,0 +1,116 @@
+"""`dalle-flow show` and `dalle-flow replay`: the recipe inside a picture, and the picture made from it again."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import StorageError, UsageError
+from .screen import bar, printable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..types import Recipe
+
+Picture = Annotated[Path, typer.Argument(metavar="FILE.png", help="A picture with its recipe in it.")]
+
+
+def show(
+    file: Picture,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """Print the recipe inside a picture."""
+    from ..images import picture_id, read_picture, recipe_of
+
+    image = read_picture(file)
+    recipe = recipe_of(image)
+    if as_json:
+        document = {"id": picture_id(image), "width": image.width, "height": image.height}
+        print(json.dumps({**document, "recipe": json.loads(recipe.to_json())}, indent=2))
+    else:
+        print("\n".join(_lines(image, recipe, picture_id(image))))
+
+
+def _lines(image: "Image.Image", recipe: "Recipe", identity: str) -> list[str]:
+    rows = {
+        "prompt": recipe.prompt,
+        "executor": recipe.executor,
+        "seed": str(recipe.seed),
+        **{f"  {name}": json.dumps(value, ensure_ascii=False) for name, value in recipe.options.items()},
+        "weights": recipe.weights,
+        **({"parent": recipe.parent} if recipe.parent else {}),
+        **{f"  {name}": str(number) for name, number in recipe.versions.items()},
+        "picture": f"{image.width} x {image.height}, {identity}",
+    }
+    return [f"{printable(name):<22} {printable(value)}" for name, value in rows.items()]
+
+
+def replay(
+    file: Picture,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the picture; a file.")] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights to use in place of the flow's."),
+    ] = None,
+    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+) -> None:
+    """Make a picture again from its recipe.
+
+    Says whether the pixels are the same. Exit code 0 when they are, 1 when they differ: on another machine or with
+    another torch, sums may be rounded differently.
+    """
+    from ..images import encode_png, picture_id, read_picture, recipe_of, write_file
+
+    image = read_picture(file)
+    recipe = recipe_of(image)
+    if output is not None:
+        _check_writable(output)
+    with bar() as line:
+        line.show(f"loading {recipe.executor}")
+        from ..flow import run
+        from .request import engine_for
+
+        made = run.replay(engine_for(flow, weights or []), recipe)
+    if output is not None:
+        write_file(output, encode_png(made.image, made.recipe))
+    same = made.id == picture_id(image)
+    if as_json:
+        path = None if output is None else str(output)
+        print(json.dumps({"identical": same, "id": made.id, "original": picture_id(image), "path": path}, indent=2))
+    else:
+        print("the pixels are identical" if same else f"the pixels differ: {_difference(image, made.image)}")
+        if not same and made.recipe.versions != recipe.versions:
+            print(f"made with {_versions(recipe)}; here is {_versions(made.recipe)}")
+        if output is not None:
+            print(f"written to {output}")
+    if not same:
+        raise typer.Exit(1)
+
+
+def _difference(one: "Image.Image", other: "Image.Image") -> str:
+    from PIL import ImageChops
+
+    if one.size != other.size:
+        return f"{one.width} x {one.height} there, {other.width} x {other.height} here"
+    extrema = ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getextrema()
+    return f"by at most {max(high for _, high in extrema)} of 255"  # type: ignore[misc]
+
+
+def _versions(recipe: "Recipe") -> str:
+    return printable(", ".join(f"{name} {number}" for name, number in recipe.versions.items()))
+
+
+def _check_writable(path: Path) -> None:
+    """Before the work, not after it."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; -o takes a file for the picture", field="output")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
