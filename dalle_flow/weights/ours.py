@@ -5,7 +5,8 @@ The header's metadata says the format, the model's class, and of which files (sh
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -103,22 +104,42 @@ def save_ours(
         source: where the weights come from, for the header.
     """
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    in_8_bits = {name for name, tensor in state.items() if int8 and tensor.is_floating_point() and tensor.ndim >= 2}
-    entries: dict[str, Entry] = {}
-    for name, tensor in state.items():
-        if name in in_8_bits:
-            entries[name + INT8] = Entry(torch.int8, tuple(tensor.shape))
-            entries[name + SCALE] = Entry(torch.float32, tuple(tensor.shape[:1]))
-        else:
-            entries[name] = Entry(dtype if dtype and tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape))
-    with safetensors_writer(folder / WEIGHTS_FILE, entries, metadata_for(model, source)) as write:
+    kinds = {name: Entry(tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+    with weights_writer(folder, model, kinds, int8=int8, dtype=dtype, source=source) as write:
         for name, tensor in state.items():
+            write(name, tensor)
+
+
+@contextmanager
+def weights_writer(
+    folder: Path,
+    model: nn.Module,
+    kinds: Mapping[str, Entry],
+    *,
+    int8: bool = False,
+    dtype: torch.dtype | None = None,
+    source: str = "",
+) -> Iterator[Callable[[str, Tensor], None]]:
+    """The files of a model whose tensors come one by one; arguments as `save_ours`, types before the change of type."""
+    in_8_bits = {name for name, kind in kinds.items() if int8 and kind.dtype.is_floating_point and len(kind.shape) > 1}
+    entries: dict[str, Entry] = {}
+    for name, kind in kinds.items():
+        if name in in_8_bits:
+            entries[name + INT8] = Entry(torch.int8, kind.shape)
+            entries[name + SCALE] = Entry(torch.float32, kind.shape[:1])
+        else:
+            entries[name] = Entry(dtype if dtype and kind.dtype.is_floating_point else kind.dtype, kind.shape)
+    with safetensors_writer(folder / WEIGHTS_FILE, entries, metadata_for(model, source)) as put:
+
+        def write(name: str, tensor: Tensor) -> None:
             if name in in_8_bits:
                 values, scale = quantize(tensor)
-                write(name + INT8, values)
-                write(name + SCALE, scale)
+                put(name + INT8, values)
+                put(name + SCALE, scale)
             else:
-                write(name, checked_cast(name, tensor, entries[name].dtype))
+                put(name, checked_cast(name, tensor, entries[name].dtype))
+
+        yield write
     write_config(folder, model)
 
 

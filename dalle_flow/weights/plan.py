@@ -45,11 +45,16 @@ class Piece:
 
     def read(self, stored: Mapping[str, Stored], dtype: torch.dtype | None = None) -> Tensor:
         """The tensor, contiguous, in `dtype` (None: as stored)."""
-        parts = [stored[source].read(self.layer) for source in self.sources]
-        if self.axes:
-            parts = [part.permute(self.axes) for part in parts]
-        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return tensor.to(dtype or tensor.dtype, memory_format=torch.contiguous_format).contiguous()
+        first = stored[self.sources[0]]
+        dtype = dtype or first.dtype
+        if not self.axes and len(self.sources) == 1 and dtype == first.dtype:
+            return first.read(self.layer).contiguous()
+        # Made before what is read into it and thrown away, so that the allocator is left without holes.
+        tensor = torch.empty(self.shape, dtype=dtype)
+        for rows, source in zip(tensor.chunk(len(self.sources)), self.sources, strict=True):
+            part = stored[source].read(self.layer)
+            rows.copy_(part.permute(self.axes) if self.axes else part)
+        return tensor
 
 
 Plan = dict[str, Piece]
