@@ -51,7 +51,8 @@ class Piece:
             return first.read(self.layer).contiguous()
         # Made before what is read into it and thrown away, so that the allocator is left without holes.
         tensor = torch.empty(self.shape, dtype=dtype)
-        for rows, source in zip(tensor.chunk(len(self.sources)), self.sources, strict=True):
+        parts = tensor.chunk(len(self.sources)) if len(self.sources) > 1 else (tensor,)
+        for rows, source in zip(parts, self.sources, strict=True):
             part = stored[source].read(self.layer)
             rows.copy_(part.permute(self.axes) if self.axes else part)
         return tensor
