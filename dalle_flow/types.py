@@ -4,7 +4,7 @@ Whatever decides a picture is in its `Recipe`; a recipe is canonical JSON, so tw
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -66,18 +66,38 @@ class Recipe:
     def from_json(cls, text: str) -> "Recipe":
         """The inverse of `to_json`; ReplayError when the text is not a recipe of this form."""
         try:
-            data = json.loads(text)
-        except ValueError as error:
+            data = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
             raise ReplayError("the recipe is not valid JSON; the picture was changed by another program") from error
         names = {f.name for f in fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
             found = sorted(data) if isinstance(data, dict) else type(data).__name__
-            raise ReplayError(f"a recipe has exactly the fields {sorted(names)}; this one has {found}")
-        forms = {"executor": str, "weights": str, "prompt": str, "seed": int, "options": dict, "versions": dict}
-        for name, form in forms.items():
-            if not isinstance(data[name], form):
-                raise ReplayError(f"recipe field {name!r} must be {form.__name__}, got {data[name]!r:.80}")
+            raise ReplayError(f"a recipe has exactly the fields {sorted(names)}; this one has {found!r:.200}")
+        for name, (form, fits) in _FORMS.items():
+            if not fits(data[name]):
+                raise ReplayError(f"recipe field {name!r} must be {form}, got {data[name]!r:.80}")
         return cls(**data)
+
+
+def _refuse_constant(name: str) -> Json:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_text(value: object) -> bool:
+    """A string that can be written: no halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+# Recipe field -> what it must be, and the test of it. A recipe comes from a file that anybody may have written.
+_FORMS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "executor": ("text", _is_text),
+    "weights": ("text", _is_text),
+    "prompt": ("text", _is_text),
+    "seed": (f"0 to {MAX_SEED}", lambda value: type(value) is int and 0 <= value <= MAX_SEED),
+    "options": ("a table", lambda value: isinstance(value, dict)),
+    "parent": ("text or null", lambda value: value is None or _is_text(value)),
+    "versions": ("a table of text", lambda value: isinstance(value, dict) and all(map(_is_text, value.values()))),
+}
 
 
 @dataclass(frozen=True)
@@ -101,10 +121,15 @@ class GenerateRequest:
                 f"the prompt has {len(self.prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are allowed",
                 field="prompt",
             )
+        if not _is_text(self.prompt):
+            raise OptionError("the prompt is not valid Unicode: it holds half a character", field="prompt")
         if not 1 <= self.num_images <= MAX_IMAGES:
             raise OptionError(f"num_images must be 1 to {MAX_IMAGES}, got {self.num_images}", field="num_images")
         if not 0 <= self.seed <= MAX_SEED - MAX_IMAGES:
             raise OptionError(f"seed must be 0 to {MAX_SEED - MAX_IMAGES}, got {self.seed}", field="seed")
+        for name in self.executors:
+            if self.executors.count(name) > 1:
+                raise OptionError(f"executors name {name!r} twice", field="executors")
 
 
 @dataclass(frozen=True)
