@@ -7,6 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,18 +48,20 @@ def decode(data: bytes) -> Image.Image:
         raise PictureError(f"the picture has {len(data)} bytes; at most {MAX_BYTES} are allowed")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
+            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes, for which our own limit is checked
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            size = f"{image.width} x {image.height}"
-            raise PictureError(f"the picture is {size}; at most {MAX_PIXELS} pixels are allowed")
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            raise PictureError(f"the picture is an animation of {frames} frames; give one frame")
-        image.load()
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise PictureError(f"the picture is {size}; at most {MAX_PIXELS} pixels are allowed")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise PictureError(f"the picture is an animation of {frames} frames; give one frame")
+            image.load()
     except PictureError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise PictureError(f"the picture is too large; at most {MAX_PIXELS} pixels are allowed") from None
+    except UnidentifiedImageError:
         raise PictureError(f"not a picture of a kind that is read here: {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError):
         # The decoder's own words are not passed on: they have told attackers about memory before.
@@ -120,9 +123,11 @@ def write_file(path: Path, data: bytes) -> None:
             file.write(data)
         os.replace(partial, path)
     except OSError as error:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:  # also when interrupted; after the rename there is nothing of that name
+        if partial is not None:
+            with suppress(OSError):
+                os.unlink(partial)
 
 
 def contact_sheet(
