@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
-MAX_SEED = 2**63 - 1  # what torch.Generator.manual_seed takes without wrapping
+MAX_SEED = 2**32 - 1  # torch's CPU generator reads 32 bits: a larger seed would give a smaller one's picture again
 MAX_IMAGES = 1000  # per round; a person does not look at more, and a typo should not run for a day
 MAX_PROMPT_CHARACTERS = 2000  # far above the 64 or 77 text tokens that models read
 
