@@ -53,6 +53,7 @@ class Task:
     seeds: tuple[int, ...] = ()
     images: tuple[Image.Image, ...] = ()
     first: int = 0
+    preview_every: int = 0  # steps between previews; 0: none
 
     def __len__(self) -> int:
         return max(len(self.seeds), len(self.images))
