@@ -19,7 +19,8 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..images import to_image
 from ..models.dalle_bart import DalleBart, DalleBartConfig
-from ..models.dalle_decode import DecoderSlot, Prompt, SlotDecoder
+from ..models.dalle_cache import Prompt
+from ..models.dalle_decode import DecoderSlot, SlotDecoder
 from ..models.sampling import Filters, NoiseStream, guide, next_noise
 from ..models.text.bpe import DalleTokenizer
 from ..models.text.hashtags import HashtagSplitter, split_at_symbols
@@ -41,7 +42,7 @@ WORD_RANKS = "enwiki-words-frequency.txt"  # beside DALL·E Mini's weights: how 
 @dataclass(eq=False)
 class DalleSlot(Slot):
     row: DecoderSlot | None = None  # its place in the decoder; none once it is done
-    noise: Iterator[Tensor] = iter(())
+    noise: Iterator[Tensor] = field(default_factory=lambda: iter(()))
     codes: list[Tensor] = field(default_factory=list)  # one () int64 per step
 
 
