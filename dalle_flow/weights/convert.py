@@ -18,6 +18,7 @@ from dalle_flow.errors import OptionError, WeightsError
 from dalle_flow.weights import min_dalle
 from dalle_flow.weights.disk import Progress, read_json, sha256_of, storage_error
 from dalle_flow.weights.files import Checkpoint, find_flax, open_clip, open_dalle_bart, open_vqgan
+from dalle_flow.weights.lock import lock_files
 from dalle_flow.weights.ours import is_ours, read_metadata, weights_writer
 from dalle_flow.weights.safetensors_file import Entry
 
@@ -66,6 +67,7 @@ def convert(
         write_ours(checkpoint, building, dtype, int8, progress)
         for name, file in tokenizer_files(source, checkpoint.files).items():
             shutil.copyfile(file, building / name)
+        lock_files(building, source.name)
         if target.is_dir():
             target.rmdir()
         building.rename(target)
