@@ -10,17 +10,21 @@ from types import ModuleType
 
 import pytest
 
+# One thread: toy models are faster with it, by far where the cores are shared. A test that wants more says so.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PLUGIN = Path(__file__).parent / "plugin"
 EMBEDDED = Path(__file__).parent.parent / "dalle_flow" / "embedded"
 NOISE_FLOW = "name: noise\nexecutors:\n  noise: {uses: noise}\n  rank: {uses: bright}\n"
+
+sys.path.append(str(PLUGIN))  # installs the plug-in: its entry points are found like those of any package
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def plugin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The plug-in, installed for one test: its module, with the entry points of its package in force."""
-    monkeypatch.syspath_prepend(str(PLUGIN))
+def plugin() -> ModuleType:
+    """The module of the plug-in."""
     return importlib.import_module("noise_executors")
 
 

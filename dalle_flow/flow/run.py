@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping
 from importlib.metadata import version
 
 from ..engine.local import LocalEngine
-from ..errors import FailureError, OptionError, ReplayError
+from ..errors import FailureError, OptionError, ReplayError, UsageError
 from ..executors.base import Done, Executor, Preview, StrictOptions, Task
 from ..images import picture_id
 from ..types import (
@@ -34,6 +34,8 @@ def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, 
         FailureError: weights that cannot be loaded, or a generator that fails.
     """
     names = request.executors or tuple(engine.names(Kind.GENERATOR))
+    if not names:
+        raise UsageError(f"the flow has no generator; its executors are: {', '.join(engine.executors)}", field="flow")
     options = _checked_options(engine, request, names)
     candidates: list[Candidate] = []
     warnings: list[str] = []
@@ -84,11 +86,18 @@ def replay(engine: LocalEngine, recipe: Recipe) -> Candidate:
     """Make the picture of a recipe again.
 
     Raises:
-        ReplayError: this flow has not that executor, or has it with other weights.
+        ReplayError: this flow has not that executor, or has it with other weights or options; or no request of ours
+            can have had this recipe.
     """
     if recipe.executor not in engine.executors:
         raise ReplayError(f"the picture was made by {recipe.executor!r}, which this flow does not have")
-    options = engine.options(recipe.executor, dict(recipe.options))
+    if recipe.executor not in engine.names(Kind.GENERATOR):
+        raise ReplayError(f"the picture says it was made by {recipe.executor!r}, which makes no pictures here")
+    try:
+        GenerateRequest(recipe.prompt)
+        options = engine.options(recipe.executor, dict(recipe.options))
+    except OptionError as error:
+        raise ReplayError(f"the recipe does not fit this version: {error.message}", field=error.field) from None
     executor, _ = engine.load(recipe.executor)
     if executor.weights_id != recipe.weights:
         raise ReplayError(

@@ -73,7 +73,7 @@ class NoiseGenerator(Executor):
             if slot.step == slot.of:
                 self.held.remove(slot)
                 yield Done(slot, image)
-            else:
+            elif slot.task.preview_every and slot.step % slot.task.preview_every == 0:
                 yield Preview(slot, image)
 
     def drop(self, slots: Sequence[Slot]) -> None:

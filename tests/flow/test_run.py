@@ -1,0 +1,229 @@
+"""One round: exactly what was asked for, ranked together; checked before it runs; nothing held when it ends early."""
+
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dalle_flow.engine.local import LocalEngine
+from dalle_flow.errors import FailureError, OptionError, ReplayError, UnknownNameError, UsageError
+from dalle_flow.flow import run
+from dalle_flow.images import decode, encode_png, picture_id, recipe_of
+from dalle_flow.types import (
+    Event,
+    ExecutorPlan,
+    Finished,
+    GenerateRequest,
+    Progressed,
+    Ranked,
+    Recipe,
+    Round,
+    Started,
+    Warned,
+)
+
+Engine = LocalEngine
+
+
+@pytest.fixture
+def engine(plugin: ModuleType) -> Engine:
+    return engine_of(ExecutorPlan("noise", "noise"), ExecutorPlan("rank", "bright"))
+
+
+def engine_of(*plans: ExecutorPlan) -> Engine:
+    return LocalEngine({plan.name: plan for plan in plans})
+
+
+def events_of(engine: Engine, *arguments: Any, **more: Any) -> list[Event]:
+    return list(run.generate(engine, GenerateRequest("a cat", *arguments, **more)))
+
+
+def round_of(engine: Engine, *arguments: Any, **more: Any) -> Round:
+    last = events_of(engine, *arguments, **more)[-1]
+    assert isinstance(last, Ranked)
+    return last.round
+
+
+class TestGenerate:
+    @pytest.mark.parametrize("number", [1, 5, 6, 40])
+    def test_exact_counts(self, engine: Engine, number: int) -> None:
+        events = events_of(engine, number, 7)
+        finished = [event.candidate for event in events if isinstance(event, Finished)]
+        assert isinstance(events[-1], Ranked)
+        candidates = events[-1].round.candidates
+        assert len(finished) == len(candidates) == number
+        assert {c.recipe.seed for c in candidates} == set(range(7, 7 + number))
+        assert len({c.id for c in candidates}) == number
+
+    def test_best_first(self, engine: Engine) -> None:
+        candidates = round_of(engine, 9).candidates
+        cosines = [c.score.cosine for c in candidates if c.score]
+        assert len(cosines) == 9
+        assert cosines == sorted(cosines, reverse=True)
+        assert sum(c.score.probability for c in candidates if c.score) == pytest.approx(1)
+
+    def test_candidates_of_several_generators_are_ranked_together(self, plugin: ModuleType) -> None:
+        noise, rank = ExecutorPlan("noise", "noise"), ExecutorPlan("rank", "bright")
+        grey = ExecutorPlan("grey", "noise", options={"palette": "grey"})
+        candidates = round_of(engine_of(noise, grey, rank), 5).candidates
+        assert [c.recipe.executor for c in candidates].count("grey") == 5
+        cosines = [c.score.cosine for c in candidates if c.score]
+        assert cosines == sorted(cosines, reverse=True)
+        assert {c.recipe.executor for c in candidates[:9]} == {"noise", "grey"}
+
+    def test_without_a_ranker_in_the_order_of_seeds(self, plugin: ModuleType) -> None:
+        found = round_of(engine_of(ExecutorPlan("noise", "noise")), 6, 3)
+        assert [c.recipe.seed for c in found.candidates] == [3, 4, 5, 6, 7, 8]
+        assert found.ranker is None
+        assert all(c.score is None for c in found.candidates)
+
+    def test_a_picture_is_the_same_alone_and_in_a_round(self, engine: Engine) -> None:
+        many = {c.recipe.seed: c.id for c in round_of(engine, 9, 0).candidates}
+        for seed in (0, 4, 8):
+            assert round_of(engine, 1, seed).candidates[0].id == many[seed]
+
+    def test_events_tell_the_story_in_order(self, engine: Engine) -> None:
+        events = events_of(engine, 5)
+        assert isinstance(events[0], Started)
+        assert events[0].loading_s > 0
+        progress = [event for event in events if isinstance(event, Progressed)]
+        assert progress[-1] == Progressed("noise", 15, 15)
+        assert isinstance(events_of(engine, 1)[0], Started)
+        assert events_of(engine, 1)[0].loading_s == 0  # type: ignore[union-attr]
+
+    def test_a_recipe_says_everything(self, engine: Engine) -> None:
+        (candidate,) = round_of(engine, 1, 7, options={"noise": {"contrast": 0.5}}).candidates
+        recipe = candidate.recipe
+        assert (recipe.executor, recipe.weights, recipe.prompt, recipe.seed) == ("noise", "none", "a cat", 7)
+        assert recipe.options["contrast"] == 0.5
+        assert recipe.options["num_inference_steps"] == 3, "defaults too: they may change in another version"
+        assert set(recipe.versions) == {"dalle_flow", "torch"}
+        assert candidate.id == picture_id(candidate.image)
+        json.loads(recipe.to_json())
+
+    def test_remarks_are_warnings(self, engine: Engine) -> None:
+        events = list(run.generate(engine, GenerateRequest("an unseen cat")))
+        assert Warned("I do not know 'unseen'") in events
+        assert isinstance(events[-1], Ranked)
+        assert events[-1].round.warnings == ("I do not know 'unseen'",)
+
+    def test_rounds_have_ids_of_their_own(self, engine: Engine) -> None:
+        assert round_of(engine).id != round_of(engine).id
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("more", "error", "message"),
+        [
+            ({"executors": ("noisy",)}, UnknownNameError, "did you mean 'noise'"),
+            ({"executors": ("rank",)}, OptionError, "'rank' is not a generator; generators are: noise"),
+            ({"options": {"noise": {"nope": 1}}}, OptionError, "no option 'nope'"),
+            ({"options": {"noise": {"contrast": "x"}}}, OptionError, "'contrast': Input should be a valid number"),
+            ({"options": {"noise": {"contrast": 1.5}}}, OptionError, "less than or equal to 1"),
+            ({"options": {"noise": {"num_inference_steps": 2.5}}}, OptionError, "valid integer"),
+            ({"options": {"noise": {"num_inference_steps": True}}}, OptionError, "valid integer"),
+            ({"options": {"rank": {}}}, OptionError, "'rank', which is not asked to generate"),
+            ({"options": {"noisy": {}}}, OptionError, "'noisy', which is not asked"),
+        ],
+    )
+    def test_before_anything_is_loaded(
+        self,
+        engine: Engine,
+        monkeypatch: pytest.MonkeyPatch,
+        more: dict[str, Any],
+        error: type[Exception],
+        message: str,
+    ) -> None:
+        monkeypatch.setattr(engine, "load", lambda name: pytest.fail("loaded"))
+        with pytest.raises(error, match=message):
+            events_of(engine, **more)
+
+    def test_a_flow_without_a_generator(self, plugin: ModuleType) -> None:
+        with pytest.raises(UsageError, match="no generator"):
+            events_of(engine_of(ExecutorPlan("rank", "bright")))
+
+
+class TestEnding:
+    def test_closing_drops_the_slots(self, engine: Engine) -> None:
+        events = run.generate(engine, GenerateRequest("a cat", 9))
+        next(event for event in events if isinstance(event, Progressed))
+        noise: Any = engine.load("noise")[0]
+        assert len(noise.held) == 4
+        events.close()
+        assert not noise.held
+
+    @pytest.mark.parametrize(("crash", "error"), [(False, FailureError), (True, RuntimeError)])
+    def test_a_failure_drops_the_slots(self, engine: Engine, crash: bool, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            events_of(engine, 9, options={"noise": {"fail_at": 2, "crash": crash}})
+        noise: Any = engine.load("noise")[0]
+        assert not noise.held
+        assert len(round_of(engine, 9).candidates) == 9
+
+
+class TestReplay:
+    def test_the_same_pixels(self, engine: Engine) -> None:
+        for candidate in round_of(engine, 5, options={"noise": {"contrast": 0.5}}).candidates:
+            made = run.replay(engine, candidate.recipe)
+            assert made.id == candidate.id
+            assert made.recipe == candidate.recipe
+
+    def test_from_the_file(self, engine: Engine) -> None:
+        (candidate,) = round_of(engine).candidates
+        image = decode(encode_png(candidate.image, candidate.recipe))
+        assert run.replay(engine, recipe_of(image)).id == picture_id(image)
+
+    def test_a_flow_without_that_executor(self, engine: Engine) -> None:
+        with pytest.raises(ReplayError, match="'dalle', which this flow does not have"):
+            run.replay(engine, Recipe("dalle", "none", "a cat", 7))
+
+    def test_other_weights(self, engine: Engine) -> None:
+        with pytest.raises(ReplayError, match="other weights of 'noise': 0123abcd, here are none"):
+            run.replay(engine, Recipe("noise", "0123abcd", "a cat", 7))
+
+    def test_a_ranker_makes_no_picture(self, engine: Engine) -> None:
+        with pytest.raises(ReplayError, match="'rank', which makes no pictures"):
+            run.replay(engine, Recipe("rank", "none", "a cat", 7))
+
+    @pytest.mark.parametrize("options", [{"nope": 1}, {"contrast": "x"}, {"contrast": 9}])
+    def test_options_that_this_version_does_not_have(self, engine: Engine, options: dict[str, Any]) -> None:
+        with pytest.raises(ReplayError, match="option"):
+            run.replay(engine, Recipe("noise", "none", "a cat", 7, options))
+
+    @pytest.mark.parametrize("prompt", ["", " ", "x" * 10_000])
+    def test_prompts_that_no_request_has(self, engine: Engine, prompt: str) -> None:
+        with pytest.raises(ReplayError, match="prompt"):
+            run.replay(engine, Recipe("noise", "none", prompt, 7))
+
+
+def test_probabilities_are_a_softmax_at_scale_100() -> None:
+    found = run.probabilities([0.31, 0.30, 0.10])
+    assert found[0] / found[1] == pytest.approx(math.e)
+    assert sum(found) == pytest.approx(1)
+    assert run.probabilities([-1.0, 1.0]) == pytest.approx([0, 1])
+    assert run.probabilities([0.2]) == [1]
+
+
+def test_equal_scores_keep_their_order(engine: Engine) -> None:
+    candidates = round_of(engine, 5, options={"noise": {"contrast": 0.0}}).candidates
+    assert [c.recipe.seed for c in candidates] == [0, 1, 2, 3, 4]
+
+
+def test_the_library_calls(noise_flow: Path) -> None:
+    import dalle_flow as df
+
+    seen: list[Event] = []
+    found = df.generate("a cat", num_images=5, seed=3, flow=noise_flow, on_event=seen.append)
+    assert isinstance(found, df.Round)
+    assert isinstance(seen[-1], Ranked)
+    path = noise_flow.parent / "x.png"
+    path.write_bytes(encode_png(found.candidates[0].image, found.candidates[0].recipe))
+    for source in (found.candidates[0], found.candidates[0].recipe, path, str(path), decode(path.read_bytes())):
+        assert df.replay(source, flow=noise_flow).id == found.candidates[0].id
+    with pytest.raises(df.DalleFlowError):
+        df.generate("", flow=noise_flow)
+    drawn = {df.generate("a cat", flow=noise_flow).candidates[0].recipe.seed for _ in range(3)}
+    assert len(drawn) > 1, "without a seed, each round has its own"
