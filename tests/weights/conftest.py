@@ -10,6 +10,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
+CHECKPOINTS = [
+    *(f"dalle/tiny_{name}/flax_model.msgpack" for name in ("dalle_bart", "dalle_bart_mini", "vqgan")),
+    *("dalle/tiny_min_dalle/vqgan/detoker.pt", "clip/ViT-tiny.jit.pt"),
+]
 
 
 def parity_folder() -> Path | None:
@@ -26,6 +30,8 @@ def parity() -> Path:
     folder = parity_folder()
     if folder is None:
         pytest.skip("no parity data: set DALLE_FLOW_PARITY")
+    if missing := [name for name in CHECKPOINTS if not (folder / name).is_file()]:
+        pytest.skip(f"{folder} has no {missing[0]}")
     return folder
 
 

@@ -17,6 +17,7 @@ from dalle_flow.weights import convert as module
 from dalle_flow.weights import disk
 from dalle_flow.weights.convert import convert
 from dalle_flow.weights.disk import sha256_of
+from dalle_flow.weights.fetch import verify
 from dalle_flow.weights.files import load_clip, load_dalle_bart, load_vqgan
 from dalle_flow.weights.flax_layout import LAYER_NAMES
 from dalle_flow.weights.ours import read_metadata
@@ -57,7 +58,10 @@ def test_the_header_names_the_files_and_the_tokenizer_comes_along(parity, tmp_pa
     hashes = json.loads(read_metadata(tmp_path / "new")["source"])
     assert hashes == {"flax_model.msgpack": sha256_of(source / "flax_model.msgpack")}
     theirs = {file.name for file in source.iterdir()} - {"flax_model.msgpack", "config.json"}
-    assert {file.name for file in (tmp_path / "new").iterdir()} == theirs | {"config.json", "model.safetensors"}
+    assert {file.name for file in (tmp_path / "new").iterdir()} == theirs | {
+        *("config.json", "model.safetensors", "weights.lock")
+    }
+    assert verify(tmp_path / "new").files["model.safetensors"].trusted == "converted"
     for name in theirs:
         assert (tmp_path / "new" / name).read_bytes() == (source / name).read_bytes()
 
@@ -139,6 +143,7 @@ import sys
 from pathlib import Path
 import torch
 from dalle_flow.weights.convert import convert
+from dalle_flow.weights.fetch import verify
 from dalle_flow.weights.files import load_dalle_bart
 def memory(field):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
