@@ -22,7 +22,7 @@ import typer
 
 from ..errors import DalleFlowError, UsageError
 from ..settings import is_on
-from . import evaluate, executors, generate, pictures
+from . import evaluate, executors, generate, pictures, weights
 from .screen import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -40,6 +40,7 @@ app.command("generate")(generate.generate)
 app.command("show")(pictures.show)
 app.command("replay")(pictures.replay)
 app.command("executors")(executors.executors)
+app.add_typer(weights.app, name="weights")
 app.command("evaluate")(evaluate.evaluate)
 
 

@@ -53,7 +53,7 @@ def replay(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the picture; a file.")] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights to use in place of the flow's."),
+        typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights in place of the flow's: a path, or a fetched name."),
     ] = None,
     flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
