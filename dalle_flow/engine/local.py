@@ -32,13 +32,28 @@ class LocalEngine:
         entry = self.plan(name)
         return executor_class(entry.uses).Options.parse({**entry.options, **values})
 
+    def check(self, name: str) -> None:
+        """Whether the executor has its weights, without reading them, so that what is missing is said before any work.
+
+        Raises:
+            OptionError: weights for a role that it does not have.
+            WeightsError: a role without weights, or no such file.
+        """
+        entry = self.plan(name)
+        _check_roles(name, executor_class(entry.uses), entry.weights)
+        for role, path in entry.weights.items():
+            if not path.exists():
+                raise WeightsError(
+                    f"{name}: no weights at {path}; say where with {role}=PATH, or see 'dalle-flow weights --help'"
+                )
+
     def load(self, name: str) -> tuple[Executor, float]:
         """The executor of that name and the seconds that loading took, 0 when it was loaded before."""
         if name in self._loaded:
             return self._loaded[name], 0.0
         entry = self.plan(name)
+        self.check(name)
         cls = executor_class(entry.uses)
-        _check_roles(name, cls, entry.weights)
         started = time.monotonic()
         self._loaded[name] = cls.load(entry.weights, entry.device)
         return self._loaded[name], time.monotonic() - started

@@ -37,6 +37,9 @@ def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, 
     if not names:
         raise UsageError(f"the flow has no generator; its executors are: {', '.join(engine.executors)}", field="flow")
     options = _checked_options(engine, request, names)
+    ranker = next(iter(engine.names(Kind.RANKER)), None)
+    for name in (*names, *([ranker] if ranker else [])):
+        engine.check(name)
     candidates: list[Candidate] = []
     warnings: list[str] = []
     for name in names:
@@ -53,7 +56,6 @@ def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, 
             yield event
     # In the order of generators and seeds, not in that in which they happened to end.
     candidates.sort(key=lambda c: (names.index(c.recipe.executor), c.recipe.seed))
-    ranker = next(iter(engine.names(Kind.RANKER)), None)
     if ranker is not None:
         candidates = rank(engine, ranker, request.prompt, candidates)
     round_id = secrets.token_hex(8)

@@ -58,3 +58,9 @@ def test_weights_must_be_those_of_the_roles(engine: LocalEngine, tmp_path: Path)
         engine.load("clip")
     with pytest.raises(OptionError, match="noise: no weights role 'unet'"):
         LocalEngine({"noise": ExecutorPlan("noise", "noise", {"unet": tmp_path})}).load("noise")
+
+
+def test_missing_weights_are_found_without_loading(engine: LocalEngine, tmp_path: Path) -> None:
+    engine.check("noise")
+    with pytest.raises(WeightsError, match=r"clip: no weights at .*nowhere; say where with clip=PATH"):
+        LocalEngine({"clip": ExecutorPlan("clip", "clip", {"clip": tmp_path / "nowhere"})}).check("clip")

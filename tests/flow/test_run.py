@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dalle_flow.engine.local import LocalEngine
-from dalle_flow.errors import FailureError, OptionError, ReplayError, UnknownNameError, UsageError
+from dalle_flow.errors import FailureError, OptionError, ReplayError, UnknownNameError, UsageError, WeightsError
 from dalle_flow.flow import run
 from dalle_flow.images import decode, encode_png, picture_id, recipe_of
 from dalle_flow.types import (
@@ -140,6 +140,12 @@ class TestRefusals:
         monkeypatch.setattr(engine, "load", lambda name: pytest.fail("loaded"))
         with pytest.raises(error, match=message):
             events_of(engine, **more)
+
+    def test_missing_weights_of_the_ranker_before_any_picture(self, plugin: ModuleType) -> None:
+        rank = ExecutorPlan("rank", "clip", {"clip": Path("/nowhere")})
+        events = run.generate(engine_of(ExecutorPlan("noise", "noise"), rank), GenerateRequest("a cat"))
+        with pytest.raises(WeightsError, match="rank: no weights at /nowhere"):
+            next(events)
 
     def test_a_flow_without_a_generator(self, plugin: ModuleType) -> None:
         with pytest.raises(UsageError, match="no generator"):
