@@ -4,9 +4,10 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ NOISE_FLOW = "name: noise\nexecutors:\n  noise: {uses: noise}\n  rank: {uses: br
 
 sys.path.append(str(PLUGIN))  # installs the plug-in: its entry points are found like those of any package
 
+Process = subprocess.Popen[str]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -37,17 +39,41 @@ def noise_flow(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """`command("generate", ..., cwd=...)` runs `dalle-flow` as a process of its own, the plug-in installed."""
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """`start("generate", ..., cwd=...)` starts `dalle-flow` as a process of its own, the plug-in installed."""
+    started: list[Process] = []
 
-    def run(*arguments: str, cwd: Path = tmp_path, limits: Sequence[str] = (), **environment: str) -> object:
-        program = [*limits, sys.executable, "-m", "dalle_flow", *arguments]
+    def begin(*arguments: str, cwd: Path = tmp_path, limits: Sequence[str] = (), **environment: str) -> Process:
         known = {**os.environ, "PYTHONPATH": str(PLUGIN), "DALLE_FLOW_HOME": str(tmp_path / "home"), **environment}
-        return subprocess.run(
-            program, cwd=cwd, env=known, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        process = subprocess.Popen(
+            [*limits, sys.executable, "-m", "dalle_flow", *arguments],
+            cwd=cwd,
+            env=known,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
         )
+        started.append(process)
+        return process
 
-    return run  # type: ignore[return-value]
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def command(start: Callable[..., Process]) -> Command:
+    """As `start`, and waits for its end: return code, stdout, stderr."""
+
+    def run(*arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        process = start(*arguments, **more)
+        out, error = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+    return run
 
 
 @pytest.fixture

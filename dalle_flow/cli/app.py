@@ -71,8 +71,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         is_on("debug")  # refuse a word that is neither yes nor no now, not with the first error
         code = app(args=arguments, prog_name="dalle-flow", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # newer versions of typer turn Ctrl-C into this code, older ones into Abort
+            return _fail("interrupted", INTERRUPTED)
         return int(code or 0)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,8 +91,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return 2
         if told := getattr(error, "format_message", None):
             return _fail(told(), getattr(error, "exit_code", 2))
-        if isinstance(error, typer.Abort):
-            return _fail("interrupted", INTERRUPTED)
         return _fail(f"unexpected {type(error).__name__}: {error}; DALLE_FLOW_DEBUG=1 shows where", 1)
     finally:
         signal.signal(signal.SIGTERM, before)

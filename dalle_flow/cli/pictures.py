@@ -35,17 +35,17 @@ def show(
 
 
 def _lines(image: "Image.Image", recipe: "Recipe", identity: str) -> list[str]:
-    rows = {
-        "prompt": recipe.prompt,
-        "executor": recipe.executor,
-        "seed": str(recipe.seed),
-        **{f"  {name}": json.dumps(value, ensure_ascii=False) for name, value in recipe.options.items()},
-        "weights": recipe.weights,
-        **({"parent": recipe.parent} if recipe.parent else {}),
-        **{f"  {name}": str(number) for name, number in recipe.versions.items()},
-        "picture": f"{image.width} x {image.height}, {identity}",
-    }
-    return [f"{printable(name):<22} {printable(value)}" for name, value in rows.items()]
+    rows = [
+        ("prompt", recipe.prompt),
+        ("executor", recipe.executor),
+        ("seed", str(recipe.seed)),
+        *((f"  {name}", json.dumps(value, ensure_ascii=False)) for name, value in recipe.options.items()),
+        ("weights", recipe.weights),
+        *([("parent", recipe.parent)] if recipe.parent else []),
+        *((f"{name} version", number) for name, number in recipe.versions.items()),
+        ("picture", f"{image.width} x {image.height}, {identity}"),
+    ]
+    return [f"{printable(name):<22} {printable(value)}" for name, value in rows]
 
 
 def replay(
