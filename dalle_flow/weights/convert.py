@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from dalle_flow.errors import OptionError, WeightsError
-from dalle_flow.weights import min_dalle
-from dalle_flow.weights.disk import Progress, read_json, sha256_of, storage_error
-from dalle_flow.weights.files import Checkpoint, find_flax, open_clip, open_dalle_bart, open_vqgan
-from dalle_flow.weights.lock import lock_files
-from dalle_flow.weights.ours import is_ours, read_metadata, weights_writer
-from dalle_flow.weights.safetensors_file import Entry
+from ..errors import OptionError, WeightsError
+from . import min_dalle
+from .disk import Progress, read_json, sha256_of, storage_error
+from .files import Checkpoint, find_flax, open_clip, open_dalle_bart, open_vqgan
+from .lock import lock_files
+from .ours import is_ours, read_metadata, weights_writer
+from .safetensors_file import Entry
 
 # What lies beside published weights and is needed to use them; mini's files may carry "_mini" in their names.
 TOKENIZER_FILES = (

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from dalle_flow.errors import DalleFlowError, StorageError, WeightsError
+from ..errors import DalleFlowError, StorageError, WeightsError
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 

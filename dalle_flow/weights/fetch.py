@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dalle_flow.errors import FetchError, OptionError, UnknownNameError, WeightsError
-from dalle_flow.weights.disk import BLOCK_BYTES, Progress, sha256_of, storage_error, sync
-from dalle_flow.weights.hub import HubFile, find_on_hub, get_from_hub, is_offline, promised_sha256
-from dalle_flow.weights.index import IndexEntry, IndexFile, find_entry, folder_of, index, status_of
-from dalle_flow.weights.lock import Lock, LockedFile, check_files, read_lock, write_lock
+from ..errors import FetchError, OptionError, UnknownNameError, WeightsError
+from .disk import BLOCK_BYTES, Progress, sha256_of, storage_error, sync
+from .hub import HubFile, find_on_hub, get_from_hub, is_offline, promised_sha256
+from .index import IndexEntry, IndexFile, find_entry, folder_of, index, status_of
+from .lock import Lock, LockedFile, check_files, read_lock, write_lock
 
 SPARE_BYTES = 64 << 20  # left free on the disk
 BY_INDEX, BY_HUB, BY_FIRST = "index", "hub", "first fetch"

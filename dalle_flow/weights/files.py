@@ -20,17 +20,18 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.models.clip import CLIP, CLIPConfig
-from dalle_flow.models.dalle_bart import DalleBart, DalleBartConfig
-from dalle_flow.models.vqgan import VQGAN, VQGANConfig
-from dalle_flow.weights import flax_layout, min_dalle
-from dalle_flow.weights.disk import read_json
-from dalle_flow.weights.flax import FLAX_FILE, FLAX_INDEX, read_flax
-from dalle_flow.weights.openai_clip import find_clip
-from dalle_flow.weights.ours import WEIGHTS_FILE, config_from, is_ours, read_ours
-from dalle_flow.weights.plan import Plan, Stored, check_floating, check_plan, read_pieces, shapes_of
+from ..errors import WeightsError
+from ..models.clip import CLIP, CLIPConfig
+from ..models.dalle_bart import DalleBart, DalleBartConfig
+from ..models.vqgan import VQGAN, VQGANConfig
+from . import flax_layout, min_dalle
+from .disk import read_json
+from .flax import FLAX_FILE, FLAX_INDEX, read_flax
+from .openai_clip import find_clip
+from .ours import WEIGHTS_FILE, config_from, is_ours, read_ours
+from .plan import Plan, Stored, check_floating, check_plan, read_pieces, shapes_of
 
 M = TypeVar("M", bound=nn.Module)
 Device = str | torch.device
@@ -188,9 +189,24 @@ def _read_flax(path: Path) -> tuple[dict[str, Stored], tuple[Path, ...]]:
     return dict(arrays), tuple(sorted({array.path for array in arrays.values()}))
 
 
+class NoInit(TorchFunctionMode):
+    """Leaves out the initial values of tensors without memory: torch imports 1 s of packages to draw none."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name, module = getattr(func, "__name__", ""), getattr(func, "__module__", "")
+        if module == "torch.nn.init" or name in ("fill_", "normal_", "uniform_", "zero_"):
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
 def on_meta(model_class: type[M], config: object) -> M:
     """The model without any memory for its weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), NoInit():
         return model_class(config)
 
 

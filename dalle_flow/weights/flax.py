@@ -5,9 +5,9 @@ Source: transformers' `FlaxPreTrainedModel.save_pretrained` names the files; wha
 
 from pathlib import Path
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import read_json
-from dalle_flow.weights.flax_file import FlaxArray, Tree, walk
+from ..errors import WeightsError
+from .disk import read_json
+from .flax_file import FlaxArray, Tree, walk
 
 FLAX_FILE = "flax_model.msgpack"
 FLAX_INDEX = "flax_model.msgpack.index.json"

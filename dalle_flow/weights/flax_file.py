@@ -18,8 +18,8 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import reading
+from ..errors import WeightsError
+from .disk import reading
 
 MAX_DEPTH = 32  # published files nest 8 deep
 MAX_ITEMS = 1_000_000  # published files hold a few hundred

@@ -9,8 +9,8 @@ number the layers in their keys instead. Which it is shows in the keys; `use_sca
 import re
 from collections.abc import Mapping
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.plan import MAX_LAYERS, Piece, Plan, Shape
+from ..errors import WeightsError
+from .plan import MAX_LAYERS, Piece, Plan, Shape
 
 DENSE, CONV = (1, 0), (3, 2, 0, 1)  # order of axes that makes theirs ours
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dalle_flow.errors import FetchError
+from ..errors import FetchError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 

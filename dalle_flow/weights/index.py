@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dalle_flow.errors import UnknownNameError, WeightsError
-from dalle_flow.settings import home
-from dalle_flow.weights.lock import read_lock
+from ..errors import UnknownNameError, WeightsError
+from ..settings import home
+from .lock import read_lock
 
 
 @dataclass(frozen=True)

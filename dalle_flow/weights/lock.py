@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import Progress, read_json, sha256_of, write_json
+from ..errors import WeightsError
+from .disk import Progress, read_json, sha256_of, write_json
 
 LOCK_FILE = "weights.lock"
 

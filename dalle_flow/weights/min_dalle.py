@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.plan import Piece, Plan, Shape, Stored
-from dalle_flow.weights.torch_file import read_torch
+from ..errors import WeightsError
+from .plan import Piece, Plan, Shape, Stored
+from .torch_file import read_torch
 
 HEAD_WIDTH = 64
 PICTURE_SIZE = 256  # pixels; the published VQGAN's resolution
@@ -56,7 +56,7 @@ def _pair(folder: Path, suffix: str) -> BartFiles:
 
 
 def find_detoker(path: Path) -> Path | None:
-    """The detokenizer a path names, holds or has beside its DALL·E; None where there is none."""
+    """The detokenizer that a path names or holds; None where there is none."""
     tries = [path] if path.name == "detoker.pt" else [path / "detoker.pt", path / "vqgan" / "detoker.pt"]
     return next((file for file in tries if file.is_file()), None)
 

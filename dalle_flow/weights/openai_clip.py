@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import read_json
-from dalle_flow.weights.plan import Piece, Plan, Shape, Stored, plan_as_is
-from dalle_flow.weights.safetensors_file import read_safetensors
-from dalle_flow.weights.torch_file import TORCHSCRIPT, read_torch
+from ..errors import WeightsError
+from .disk import read_json
+from .plan import Piece, Plan, Shape, Stored, plan_as_is
+from .safetensors_file import read_safetensors
+from .torch_file import TORCHSCRIPT, read_torch
 
 # Entries that are no weights: OpenAI's three sizes, and transformers' tables of 0, 1, 2, ...
 NOT_WEIGHTS = re.compile(r"input_resolution|context_length|vocab_size|.*\.position_ids")

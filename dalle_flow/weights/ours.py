@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import read_json, writing
-from dalle_flow.weights.plan import Plan, Stored, plan_as_is
-from dalle_flow.weights.safetensors_file import (
+from ..errors import WeightsError
+from .disk import read_json, writing
+from .plan import Plan, Stored, plan_as_is
+from .safetensors_file import (
     INT8,
     SCALE,
     Entry,

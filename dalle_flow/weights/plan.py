@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dalle_flow.errors import WeightsError
+from ..errors import WeightsError
 
 Shape = tuple[int, ...]
 

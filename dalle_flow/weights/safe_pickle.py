@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from mmap import mmap
 from typing import Any, NamedTuple
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.pickle_values import (
+from ..errors import WeightsError
+from .pickle_values import (
     CALLS,
     DATA_ONLY,
     DTYPES,

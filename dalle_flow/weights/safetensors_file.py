@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import writing
-from dalle_flow.weights.plan import Shape, Stored
+from ..errors import WeightsError
+from .disk import writing
+from .plan import Shape, Stored
 
 INT8, SCALE = ".int8", ".scale"
 NAMES = {

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dalle_flow.errors import WeightsError
-from dalle_flow.weights.disk import reading, storage_error
-from dalle_flow.weights.pickle_values import Shell, StorageRef, TensorRef
-from dalle_flow.weights.plan import Shape
-from dalle_flow.weights.safe_pickle import Unpickled, read_pickle, read_pickle_at
+from ..errors import WeightsError
+from .disk import reading, storage_error
+from .pickle_values import Shell, StorageRef, TensorRef
+from .plan import Shape
+from .safe_pickle import Unpickled, read_pickle, read_pickle_at
 
 TORCHSCRIPT = ("__torch__.",)
 MAX_PICKLE_BYTES = 256 << 20  # published ones have at most a few hundred kB
