@@ -10,15 +10,23 @@ from .screen import bar
 
 
 def evaluate(
-    samples: Annotated[int, typer.Option(min=1, help="Captions to draw; nine pictures are made of each.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Captions to draw; nine pictures are made of each.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the first picture.")] = 0,
     work: Annotated[
-        Path, typer.Option(help="Folder of a training run, with its rendered scenes and its judge.")
+        Path, typer.Option(metavar="FOLDER", help="Folder of a training run, with its rendered scenes and its judge.")
     ] = Path(".train/s0"),
-    judge: Annotated[str, typer.Option(help="Name of the judge in that folder.")] = "judge",
-    split: Annotated[str, typer.Option(help="Scenes to take the captions from: val or heldout.")] = "val",
-    sheet: Annotated[Path | None, typer.Option(help="Where to write a PNG of the first pictures, unchosen.")] = None,
-    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    judge: Annotated[str, typer.Option(metavar="NAME", help="Name of the judge in that folder.")] = "judge",
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Scenes to take the captions from: val or heldout.")
+    ] = "val",
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", help="Where to write a PNG of the first pictures, unchosen.")
+    ] = None,
+    flow: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Judge generator, ranker and codec.

@@ -11,7 +11,9 @@ LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 
 
 def executors(
-    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    flow: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """List executors and their options.

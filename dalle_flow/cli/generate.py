@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the pictures should show.")],
-    num_images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures of each generator, 1 to 1000.")] = 9,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the pictures should show.")],
+    num_images: Annotated[
+        int, typer.Option("-n", "--num-images", metavar="N", help="Pictures of each generator, 1 to 1000.")
+    ] = 9,
     seed: Annotated[
-        int | None, typer.Option(help="Picture i is drawn from seed + i; at random when not given.")
+        int | None, typer.Option(metavar="N", help="Picture i is drawn from seed + i; at random when not given.")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")] = Path("out"),
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the pictures go.")] = Path(
+        "out"
+    ),
     executor: Annotated[
         list[str] | None,
-        typer.Option(help="A generator of the flow, may be given several times; all of them when not given."),
+        typer.Option(
+            metavar="NAME", help="A generator of the flow, may be given several times; all of them when not given."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -36,7 +42,9 @@ def generate(
         list[str] | None,
         typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights in place of the flow's: a path, or a fetched name."),
     ] = None,
-    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    flow: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
     metadata: Annotated[
         bool, typer.Option("--metadata/--no-metadata", help="Whether each picture carries its recipe.")

@@ -50,12 +50,14 @@ def _lines(image: "Image.Image", recipe: "Recipe", identity: str) -> list[str]:
 
 def replay(
     file: Picture,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the picture; a file.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.png", help="Where to write it.")] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights in place of the flow's: a path, or a fetched name."),
     ] = None,
-    flow: Annotated[Path | None, typer.Option(help="A flow file; the embedded family when not given.")] = None,
+    flow: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """Make a picture again from its recipe.

@@ -61,10 +61,14 @@ def _row(status: "WeightsStatus") -> dict[str, Any]:
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As 'dalle-flow weights list' has them.")],
     folder: Annotated[
-        Path | None, typer.Option(help="Where to put them; by default a folder of that name in DALLE_FLOW_HOME.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to put them; by default a folder of that name in DALLE_FLOW_HOME."),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option("--from", help="A local folder that has the files, instead of the Hugging Face Hub.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="FOLDER", help="A local folder that has the files, instead of the Hugging Face Hub."
+        ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use the Hub's local cache only.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Fetch even what is there.")] = False,
@@ -122,9 +126,11 @@ def verify(
 
 @app.command("convert")
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights in any layout: a folder or a file.")],
-    target: Annotated[Path, typer.Argument(help="A folder that does not exist or is empty.")],
-    dtype: Annotated[str | None, typer.Option(help=f"One of {', '.join(DTYPES)}; as stored when not given.")] = None,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Weights in any layout: a folder or a file.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A folder that does not exist or is empty.")],
+    dtype: Annotated[
+        str | None, typer.Option(metavar="TYPE", help=f"One of {', '.join(DTYPES)}; as stored when not given.")
+    ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Keep matrices in 8 bits.")] = False,
     config: Annotated[
         list[str] | None,
