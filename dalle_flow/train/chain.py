@@ -17,7 +17,7 @@ from ..models.vqgan import VQGAN
 from ..weights.ours import save_ours
 from .captions import caption
 from .clip import ClipLesson, Hints, clip_config
-from .codec import CodecLesson, codec_config
+from .codec import CodecLesson, DecoderLesson, codec_config
 from .dalle import DalleLesson, dalle_config, encode_dataset
 from .data import Dataset, Job, render_split
 from .judge import Judge, JudgeConfig, JudgeLesson
@@ -29,12 +29,13 @@ from .world import S0, World
 
 COURSES = {
     "judge": Course(steps=1700, batch_size=64, learning_rate=2e-3),
-    "codec": Course(steps=2000, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
-    "dalle": Course(steps=9000, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
-    "clip": Course(steps=2400, batch_size=128, learning_rate=1e-3, warmup_steps=200),
+    "codec": Course(steps=1500, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
+    "decoder": Course(steps=1600, batch_size=64, learning_rate=1e-3, betas=(0.9, 0.95), ema_decay=0.995),
+    "dalle": Course(steps=6500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
+    "clip": Course(steps=2000, batch_size=128, learning_rate=1e-3, warmup_steps=200),
 }
 TOKENIZER_CAPTIONS = 60_000
-RECONSTRUCTED = 40_000  # pictures passed through the codec for CLIP to see
+RECONSTRUCTED = 24_000  # pictures passed through the codec for CLIP to see
 
 
 @dataclass
@@ -66,9 +67,10 @@ class Workshop:
         return judge.eval().requires_grad_(False)
 
     def codec(self) -> VQGAN:
-        """The trained codec, frozen."""
+        """The trained codec, frozen; with its better decoder when that was trained."""
         model = VQGAN(codec_config(self.size_px))
-        model.load_state_dict(averaged_state(self.work / "codec"))
+        better = (self.work / "decoder" / CHECKPOINT).exists()
+        model.load_state_dict(averaged_state(self.work / ("decoder" if better else "codec")))
         return model.eval().requires_grad_(False)
 
     def tokenizer(self) -> DalleTokenizer:
@@ -140,16 +142,30 @@ def learn_tokenizer(shop: Workshop) -> None:
 
 
 def write_codes(shop: Workshop) -> None:
-    """Codes of all pictures, and pictures after the codec; made again when the codec is newer."""
+    """Codes of all pictures."""
     torch.set_num_threads(shop.threads)
     codec = shop.codec()
     for split in ("train", "val"):
         encode_dataset(shop.dataset(split), codec, shop.work / f"codes_{split}.npy")
-    codes = np.load(shop.work / "codes_train.npy")[:RECONSTRUCTED].astype(np.int64)
-    pictures = [
-        (codec.decode_codes(c) * 255).byte().permute(0, 2, 3, 1) for c in torch.split(torch.from_numpy(codes), 128)
-    ]
-    np.save(shop.work / "reconstructed.npy", torch.cat(pictures).numpy())
+
+
+def reconstruct(shop: Workshop) -> None:
+    """Training pictures as they are after the codec: how generated pictures look, for CLIP."""
+    torch.set_num_threads(shop.threads)
+    codec = shop.codec()
+    codes = torch.from_numpy(np.load(shop.work / "codes_train.npy")[:RECONSTRUCTED].astype(np.int64))
+    pictures = []
+    for part in torch.split(codes, 64):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            pictures.append((codec.decode_codes(part).float() * 255).byte().permute(0, 2, 3, 1).numpy())
+    np.save(shop.work / "reconstructed.npy", np.concatenate(pictures))
+
+
+def train_decoder(shop: Workshop) -> None:
+    codes = [np.load(shop.work / f"codes_{split}.npy") for split in ("train", "val")]
+    scenes = [shop.dataset(split) for split in ("train", "val")]
+    lesson = DecoderLesson(shop.codec(), scenes[0], codes[0], scenes[1], codes[1], shop.judge())
+    shop.learn("decoder", lesson, VQGAN(codec_config(shop.size_px)))
 
 
 def train_dalle(shop: Workshop) -> None:
@@ -187,6 +203,8 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "codec": train_codec,
     "tokenizer": learn_tokenizer,
     "codes": write_codes,
+    "decoder": train_decoder,
+    "reconstruct": reconstruct,
     "dalle": train_dalle,
     "clip": train_clip,
     "export": export_weights,

@@ -136,7 +136,11 @@ class ClipLesson(Lesson):
         shown = batch.scenes.kinds > 0
         hint = F.cross_entropy(kind, batch.scenes.kinds)
         hint = hint + 0.5 * F.cross_entropy(colour.permute(0, 2, 3, 1)[shown], batch.scenes.colours[shown])
-        figures = {"by_picture": float(by_picture.detach()), "hint": float(hint.detach()), "scale": float(scale.detach())}
+        figures = {
+            "by_picture": float(by_picture.detach()),
+            "hint": float(hint.detach()),
+            "scale": float(scale.detach()),
+        }
         return (by_picture + by_text) / 2 + HINT_WEIGHT * hint, figures
 
     @torch.no_grad()

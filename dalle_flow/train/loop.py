@@ -8,6 +8,8 @@ everything else is here, the same on CPU and GPU. A run is a folder: `last.pt` (
 import csv
 import math
 import os
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -113,9 +115,10 @@ def train(
     generator = torch.Generator().manual_seed(course.seed)
     step = _resume(folder / CHECKPOINT, model, optimizer, ema, generator)
     started = saved = logged = time.monotonic()
+    asked_to_stop = _stop_on_sigterm()
     sums: dict[str, float] = {}
     summed = 0  # steps in `sums`: fewer than `log_every` after a resume
-    while step < course.steps and (minutes is None or time.monotonic() - started < minutes * 60):
+    while step < course.steps and not asked_to_stop and (minutes is None or time.monotonic() - started < minutes * 60):
         for group in optimizer.param_groups:
             group["lr"] = course.rate_at(step)
         figures = _one_step(lesson, course, optimizer, device, generator, step)
@@ -144,6 +147,14 @@ def train(
     if average is not None:
         ema.copy_to(average)
     return step
+
+
+def _stop_on_sigterm() -> list[int]:
+    """A list that SIGTERM makes non-empty, so that the run ends with its checkpoint written."""
+    asked: list[int] = []
+    if threading.current_thread() is threading.main_thread():  # only there may a handler be set
+        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    return asked
 
 
 def averaged_state(folder: Path) -> dict[str, Tensor]:
