@@ -4,12 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FEW_QUERIES = 32  # up to here `attend` gives equal rows equal bits on the CPU
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
     """softmax(q·k / √width + bias)·v.
 
-    PyTorch's fused kernel, except for bfloat16 and float16 on the CPU: there plain products are three to ten times
-    as fast (measured: forward and backward over 64 positions 9 ms for 36, one query over 256 keys .6 ms for 2.2).
+    PyTorch's fused kernel, except on the CPU
+    - for bfloat16 and float16: there plain products are three to ten times as fast (measured: forward and backward
+      over 64 positions 9 ms for 36, one query over 256 keys .6 ms for 2.2);
+    - for a few queries, as when drawing code by code: plain products take .3 to 1 times the time and give equal rows
+      equal bits, while the fused kernel's second thread works in unaligned memory and rounds otherwise.
 
     Args:
         q: (B, heads, Q, width).
@@ -20,7 +25,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: 
     Returns:
         (B, heads, Q, width).
     """
-    if not q.is_cpu or q.dtype not in (torch.bfloat16, torch.float16):
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    if not q.is_cpu or (not half and q.shape[2] > FEW_QUERIES):
         bias = None if bias is None else bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
     if causal:

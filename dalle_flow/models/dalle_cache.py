@@ -12,13 +12,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .attention import FEW_QUERIES
+
 QUERIES = 4  # rows of a group come in multiples of it: products of fewer rows have other last bits (MKL)
-KEYS = 16  # keys come in multiples of it, the width of a vector register, for the same reason
 GROUP_COST = 4  # of reading a prompt's keys and values, counted in rows; a guess that matters for speed alone
 
 
 def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
+
+
+def key_step(head_width: int) -> int:
+    """Keys come in multiples of this: of a vector's 16, and products of under 512 numbers have other last bits."""
+    return max(16, round_up(512 // head_width, 16))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +125,7 @@ def group_by_prompt(rows: Sequence[Row]) -> tuple[list[tuple[Prompt, list[Row]]]
     def cost(size: int) -> int:
         return sum(-(-count // size) for count in counts) * (size + GROUP_COST)
 
-    size = min(range(QUERIES, round_up(max(counts), QUERIES) + 1, QUERIES), key=cost)
+    most = min(round_up(max(counts), QUERIES), FEW_QUERIES)
+    size = min(range(QUERIES, most + 1, QUERIES), key=cost)
     parts = [group[i : i + size] for group in by_prompt.values() for i in range(0, len(group), size)]
     return [(part[0].prompt, part) for part in parts], size

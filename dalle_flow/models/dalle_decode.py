@@ -8,9 +8,10 @@ Source: as `dalle_bart.py`; what is kept between steps is our own:
 - A step is the same few tensor operations however many pictures there are. What depends only on which pictures they
   are is computed when that changes (`Plan`).
 
-A picture's logits do not depend on what else is drawn, in float32 on the CPU to the last bit (test_dalle_decode.py).
-That was measured, and so were its conditions, kept here: products of at least 4 rows, queries of a prompt in multiples
-of 4, keys in multiples of 16. Parity, and with `DalleBart.forward`: tests/parity/test_dalle_bart.py.
+A picture's logits do not depend on what else is drawn, to the last bit in float32 and bfloat16 on the CPU, with one or
+more threads (tests/models/test_dalle_decode.py). That was measured, and so were its conditions, kept here: products of
+at least 4 rows, a prompt's queries in multiples of 4, keys in multiples of `key_step`, no fused attention kernel.
+Parity, and with `DalleBart.forward`: tests/parity/test_dalle_bart.py.
 
 Shapes: N pictures, R rows, P groups of rows that read one prompt, T text length, S codes, D width, H heads, L layers.
 """
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from .attention import attend, padding_bias
 from .dalle_bart import LAYER_NORM_EPS, DalleBart, DecoderLayer
-from .dalle_cache import KEYS, Prompt, PromptPool, Row, RowCache, group_by_prompt, round_up
+from .dalle_cache import Prompt, PromptPool, Row, RowCache, group_by_prompt, key_step, round_up
 from .packed import pack, product
 
 LEAST_ROWS = 4  # in a product: below, MKL takes other kernels, with other last bits
@@ -122,13 +123,14 @@ class SlotDecoder:
         self.head = product(model.lm_head.weight.detach().float())
         self.final_bias = model.decoder.final_ln.bias.detach().float()
         self.dtype, self.device = model.decoder.final_ln.bias.dtype, model.decoder.final_ln.bias.device
+        self.keys = key_step(model.config.d_model // model.config.decoder_attention_heads)
         self.cache = RowCache(self._empty(max(capacity, LEAST_ROWS), model.config.image_length))
         self.pool = PromptPool(self._empty(0, model.config.max_text_length))
         self.plan: Plan | None = None
 
     def _empty(self, places: int, length: int) -> Tensor:
         heads, width = self.config.decoder_attention_heads, self.config.d_model
-        shape = (len(self.layers), 2, places, heads, round_up(length, KEYS), width // heads)
+        shape = (len(self.layers), 2, places, heads, round_up(length, self.keys), width // heads)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     @property
@@ -201,7 +203,7 @@ class SlotDecoder:
             raise ValueError(f"a picture has {self.config.image_length} codes, and a slot has been fed all")
         x = self.side.embed_tokens(codes.index_select(0, plan.slot_of_row)) + self.side.embed_positions(plan.positions)
         x = self.side.layernorm_embedding(x)  # (R, D)
-        keys = torch.arange(round_up(furthest + 1, KEYS), device=x.device)
+        keys = torch.arange(round_up(furthest + 1, self.keys), device=x.device)
         bias = padding_bias(keys <= plan.positions[:, None], x.dtype)  # (R, 1, 1, keys)
         write_at = plan.write_at + plan.positions[: len(plan.rows), None, None]  # (rows, 2, H)
         for layer, cache, prompts in zip(self.layers, self.cache.keys_values, plan.prompts, strict=True):
@@ -236,7 +238,7 @@ class SlotDecoder:
         read = [part[n].at if n < len(part) else 0 for _, part in groups for n in range(queries)]
         aligned = read == list(range(count))
         out = [slot.rows[-1].at for slot in slots] + ([slot.rows[0].at for slot in slots] if guided else [])
-        length = round_up(max(prompt.length for prompt, _ in groups), KEYS)
+        length = round_up(max(prompt.length for prompt, _ in groups), self.keys)
         _, places, heads, codes, _ = self.cache.keys_values.shape[1:]
         heads_at = self._ids(range(2 * places * heads)).view(2, places, heads)[:, : len(wanted)] * codes
         lengths = self._ids([prompt.length for prompt, _ in groups])
