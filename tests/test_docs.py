@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ class TestReadme:
         assert install.removeprefix("pip install ") in ci
         assert "make test" in README
         assert re.search(r"^make test", ci, re.MULTILINE)
+
+
+def test_everything_the_package_needs_is_packed() -> None:
+    """An ordinary install gets what an editable one finds in the folder."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["dalle_flow"]
+    packed = {path for pattern in patterns for path in (ROOT / "dalle_flow").glob(pattern) if path.is_file()}
+    kept = {path for path in (ROOT / "dalle_flow").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in kept if path.suffix != ".py"} == packed
 
 
 def test_make_targets_exist() -> None:
