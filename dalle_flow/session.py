@@ -1,7 +1,8 @@
 """The library's way in: `generate` and `replay` in this process, with models that stay loaded between calls."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,9 +16,14 @@ from .images import read_picture, recipe_of
 from .types import Candidate, Event, GenerateRequest, Json, Ranked, Recipe, Round
 
 
+def engine_of(flow: Path | str = EMBEDDED) -> LocalEngine:
+    """The engine of a flow file; the same one until the file changes, so that models are loaded once."""
+    path = Path(flow).resolve()
+    return _engine(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
 @lru_cache(maxsize=4)
-def engine_of(flow: Path = EMBEDDED) -> LocalEngine:
-    """The engine of a flow file; the same one for the same file, so that models are loaded once."""
+def _engine(flow: Path, changed_ns: int) -> LocalEngine:
     return LocalEngine(read_plan(flow).executors)
 
 
@@ -26,9 +32,9 @@ def generate(
     num_images: int = 1,
     *,
     seed: int | None = None,
-    executors: tuple[str, ...] = (),
+    executors: Sequence[str] = (),
     options: Mapping[str, Mapping[str, Json]] | None = None,
-    flow: Path = EMBEDDED,
+    flow: Path | str = EMBEDDED,
     on_event: Callable[[Event], None] | None = None,
 ) -> Round:
     """Make `num_images` pictures of each generator and rank them together.
@@ -47,15 +53,16 @@ def generate(
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     request = GenerateRequest(prompt, num_images, seed, tuple(executors), options or {})
-    for event in run.generate(engine_of(flow), request):
-        if on_event is not None:
-            on_event(event)
-        if isinstance(event, Ranked):
-            return event.round
+    with closing(run.generate(engine_of(flow), request)) as events:  # when `on_event` raises, too
+        for event in events:
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Ranked):
+                return event.round
     raise FailureError("the round ended without a result")
 
 
-def replay(source: Candidate | Recipe | Image.Image | Path | str, *, flow: Path = EMBEDDED) -> Candidate:
+def replay(source: Candidate | Recipe | Image.Image | Path | str, *, flow: Path | str = EMBEDDED) -> Candidate:
     """Make a picture again from its recipe, or from a candidate or PNG that carries one.
 
     Raises:

@@ -216,20 +216,3 @@ def test_probabilities_are_a_softmax_at_scale_100() -> None:
 def test_equal_scores_keep_their_order(engine: Engine) -> None:
     candidates = round_of(engine, 5, options={"noise": {"contrast": 0.0}}).candidates
     assert [c.recipe.seed for c in candidates] == [0, 1, 2, 3, 4]
-
-
-def test_the_library_calls(noise_flow: Path) -> None:
-    import dalle_flow as df
-
-    seen: list[Event] = []
-    found = df.generate("a cat", num_images=5, seed=3, flow=noise_flow, on_event=seen.append)
-    assert isinstance(found, df.Round)
-    assert isinstance(seen[-1], Ranked)
-    path = noise_flow.parent / "x.png"
-    path.write_bytes(encode_png(found.candidates[0].image, found.candidates[0].recipe))
-    for source in (found.candidates[0], found.candidates[0].recipe, path, str(path), decode(path.read_bytes())):
-        assert df.replay(source, flow=noise_flow).id == found.candidates[0].id
-    with pytest.raises(df.DalleFlowError):
-        df.generate("", flow=noise_flow)
-    drawn = {df.generate("a cat", flow=noise_flow).candidates[0].recipe.seed for _ in range(3)}
-    assert len(drawn) > 1, "without a seed, each round has its own"
