@@ -6,7 +6,10 @@ import sys
 
 def main() -> int:
     """Run the command line and return its exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
-    from .cli.app import run
+    try:
+        from .cli.app import run
+    except KeyboardInterrupt:
+        return 130
 
     # torch's threads wait for each other by spinning, thousands of times in a round. On a machine that is busy already
     # that was measured to take 25 s for what takes 8 s when they sleep. Read by OpenMP when torch is imported.
