@@ -1,7 +1,9 @@
 """`dalle-flow` as a process: how soon it answers, and what is left of it after a full disk, Ctrl-C or a closed pipe."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from dalle_flow.images import read_picture, recipe_of
 
 Command = Callable[..., Any]
+PLUGIN = Path(__file__).parents[1] / "plugin"
 MANY = ["-n", "40", "--set", "step_s=0.05"]  # 6 seconds, if nobody stops it
 
 
@@ -131,7 +134,7 @@ def test_no_network_is_asked_for(command: Command, noise_flow: Path) -> None:
     program = f"{ban}\nfrom dalle_flow.__main__ import main\nsys.exit(main())"
     arguments = ["generate", "a cat", "-n", "1", "--flow", str(noise_flow), "-q"]
     command_line = [sys.executable, "-c", program, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "plugin")}
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN)}
     said = subprocess.run(command_line, cwd=noise_flow.parent, env=environment, capture_output=True, text=True)
     assert (said.returncode, said.stdout) == (0, "out/sheet.png\n"), said.stderr
 
@@ -142,3 +145,32 @@ def wait_for(happened: Callable[[], object]) -> None:
             return
         time.sleep(0.05)
     pytest.fail("it did not happen")
+
+
+def test_progress_on_a_terminal(noise_flow: Path) -> None:
+    """Loading, the steps of all pictures, and nothing left on the screen but what is said for good."""
+    master, terminal = pty.openpty()
+    arguments = ["generate", "an unseen cat", "-n", "8", "--set", "step_s=0.03", "--flow", str(noise_flow)]
+    environment = {**os.environ, "PYTHONPATH": str(PLUGIN), "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dalle_flow", *arguments],
+        cwd=noise_flow.parent,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal that nobody holds any more with an error
+        while part := os.read(master, 65536):
+            shown += part
+    os.close(master)
+    out, _ = process.communicate(timeout=60)
+    text = shown.decode()
+    assert process.returncode == 0
+    assert out.startswith("8 pictures, best first")
+    for part in ("loading", "noise", "%", "warning: I do not know 'unseen'"):
+        assert part in text
+    assert "\x1b[?25h" in text, "the cursor is shown again"
