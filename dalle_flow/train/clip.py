@@ -113,8 +113,7 @@ class ClipLesson(Lesson):
         for row, index in enumerate(indices):
             text, negatives = caption_and_negatives(self.scenes.scene(int(index)), self.scenes.world, rng)
             right.append(text)
-            there = [n for n in negatives.values() if n is not None]
-            chosen = [there[i] for i in rng.permutation(len(there))[:HARD]]
+            chosen = hard_negatives(negatives, rng)
             present[row, : len(chosen)] = True
             wrong.extend([*chosen, *[""] * (HARD - len(chosen))])
         tokens, mask = self.tokenizer([self.normalize(t) for t in [*right, *wrong]])
@@ -149,6 +148,13 @@ class ClipLesson(Lesson):
         from .match import match_scores
 
         return match_scores(model.clip, self.tokenizer, self.held_out, number=640)
+
+
+def hard_negatives(negatives: dict[str, str | None], rng: np.random.Generator) -> list[str]:
+    """At most HARD of them at random; those about who is where come first, since they are learnt last."""
+    order = sorted(rng.permutation(list(negatives)), key=lambda name: name not in ("objects", "relation"))
+    there = [text for name in order if (text := negatives[str(name)]) is not None]
+    return there[:HARD]
 
 
 def normalise(pixels: Tensor) -> Tensor:

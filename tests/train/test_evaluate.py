@@ -1,0 +1,47 @@
+"""Evaluation end to end on the shipped models: every score there, in its range, the sheet a picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle_flow.errors import WeightsError
+from dalle_flow.train.data import Job, render_split
+from dalle_flow.train.evaluate import BEST_OF, FACTS, evaluate, markdown
+from dalle_flow.train.judge import JudgeLesson
+from dalle_flow.train.loop import Course, train
+from dalle_flow.train.sprites import Sprites
+
+
+@pytest.fixture(scope="module")
+def work(sprites: Sprites, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    np.savez(folder / "sprites.npz", **sprites)  # type: ignore[arg-type]
+    scenes = render_split(Job(folder / "val", folder / "sprites.npz", "val", 64))
+    torch.manual_seed(0)
+    train(JudgeLesson(scenes, scenes), Course(2, 4, 1e-3), folder / "judge")
+    return folder
+
+
+def test_every_score_is_there(work: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found = evaluate(work, samples=2, sheet=tmp_path / "sheet.png", progress=lambda i, n: seen.append((i, n)))
+    assert seen == [(1, 2), (2, 2)]
+    for column in ("real", "codec", "single", f"best_of_{BEST_OF}"):
+        for fact in FACTS:
+            value, low, high = found[column][fact]  # type: ignore[index]
+            assert np.isnan(value) or 0 <= low <= value <= high <= 1
+    assert 10 < found["codec_psnr_db"] < 40  # type: ignore[operator]
+    assert 0 <= found["clip"]["r1_picture"] <= 1  # type: ignore[index]
+    assert json.loads(json.dumps(found)) is not None
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 9 * 64
+    assert markdown(found).startswith("| fact | real | codec | single | best_of_9 |")
+
+
+def test_without_a_judge_says_how_to_train_one(work: Path) -> None:
+    with pytest.raises(WeightsError, match="python -m dalle_flow.train judge"):
+        evaluate(work, judge="another", samples=1)
