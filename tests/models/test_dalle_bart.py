@@ -1,4 +1,4 @@
-"""DalleBart over whole sequences, at odd sizes: config, names, masks, training. The original's answers: tests/parity."""
+"""DalleBart over whole sequences, at odd sizes: config, names, masks, training. Answers to match: tests/parity."""
 
 from typing import Any
 
