@@ -7,7 +7,6 @@ resampling the scenes.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +41,7 @@ FACTS = ("object", "colour", "relation", "count", "style", "background", "all")
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Figure:
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+Figure = tuple[float, float, float]  # the score, and the ends of its 95 % interval
 
 
 def evaluate(
@@ -96,11 +88,11 @@ def evaluate(
         "samples": samples,
         "seed": seed,
         "judge": judge,
-        "real": _as_json(_judged(examiner, everything, every_scene, world)),
-        "codec": _as_json(_judged(examiner, kept, every_scene, world)),
+        "real": _judged(examiner, everything, every_scene, world),
+        "codec": _judged(examiner, kept, every_scene, world),
         "codec_psnr_db": round(codec, 2),
-        "single": _as_json(_judged(examiner, _pixels(first), scenes, world)),
-        f"best_of_{BEST_OF}": _as_json(_judged(examiner, _pixels(best), scenes, world)),
+        "single": _judged(examiner, _pixels(first), scenes, world),
+        f"best_of_{BEST_OF}": _judged(examiner, _pixels(best), scenes, world),
         "clip": {k: round(v, 3) for k, v in _clip_scores(engine, dataset).items()},
     }
 
@@ -131,7 +123,8 @@ def markdown(found: dict[str, object]) -> str:
     lines = ["| fact | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for fact in FACTS:
         cells = [found[column][fact] for column in columns]  # type: ignore[index]
-        lines.append(f"| {fact} | " + " | ".join(f"{c[0]:.3f} [{c[1]:.3f}, {c[2]:.3f}]" for c in cells) + " |")
+        texts = ["not asked" if c is None else f"{c[0]:.3f} [{c[1]:.3f}, {c[2]:.3f}]" for c in cells]
+        lines.append(f"| {fact} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + f"\n\n```json\n{json.dumps(found['clip'], indent=1)}\n```\n"
 
 
@@ -145,21 +138,24 @@ def _pixels(candidates: Sequence[Candidate]) -> Tensor:
     return as_pixels(np.stack([np.asarray(c.image) for c in candidates]))
 
 
-def _judged(judge: Judge, pixels: Tensor, scenes: Sequence[Scene], world: World) -> dict[str, Figure]:
+def _judged(judge: Judge, pixels: Tensor, scenes: Sequence[Scene], world: World) -> dict[str, Figure | None]:
+    """Scores by fact, rounded to 3 digits; None where no scene states that fact."""
     found = verdicts(see(judge, pixels), scenes, world)
     value = scores(found)
     rng = np.random.default_rng(0)
     draws = [scores(_resampled(found, rng)) for _ in range(RESAMPLES)]
-    ends = {fact: np.nanpercentile([d[fact] for d in draws], [2.5, 97.5]) for fact in FACTS}
-    return {fact: Figure(value[fact], float(ends[fact][0]), float(ends[fact][1])) for fact in FACTS}
+    figures: dict[str, Figure | None] = {}
+    for fact in FACTS:
+        if np.isnan(value[fact]):
+            figures[fact] = None
+            continue
+        low, high = np.percentile([d[fact] for d in draws if not np.isnan(d[fact])], [2.5, 97.5])
+        figures[fact] = round(value[fact], 3), round(float(low), 3), round(float(high), 3)
+    return figures
 
 
 def _resampled(found: Sequence[Verdict], rng: np.random.Generator) -> list[Verdict]:
     return [found[i] for i in rng.integers(len(found), size=len(found))]
-
-
-def _as_json(figures: dict[str, Figure]) -> dict[str, list[float]]:
-    return {name: [round(f.value, 3), round(f.low, 3), round(f.high, 3)] for name, f in figures.items()}
 
 
 @torch.inference_mode()

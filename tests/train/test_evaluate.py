@@ -32,16 +32,16 @@ def test_every_score_is_there(work: Path, tmp_path: Path) -> None:
     assert seen == [(1, 2), (2, 2)]
     for column in ("real", "codec", "single", f"best_of_{BEST_OF}"):
         for fact in FACTS:
-            value, low, high = found[column][fact]  # type: ignore[index]
-            assert np.isnan(value) or 0 <= low <= value <= high <= 1
+            figure = found[column][fact]  # type: ignore[index]
+            assert figure is None or 0 <= figure[1] <= figure[0] <= figure[2] <= 1
     assert 10 < found["codec_psnr_db"] < 40  # type: ignore[operator]
     assert 0 <= found["clip"]["r1_picture"] <= 1  # type: ignore[index]
-    assert json.loads(json.dumps(found)) is not None
+    assert json.dumps(found, allow_nan=False)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 9 * 64
     assert markdown(found).startswith("| fact | real | codec | single | best_of_9 |")
 
 
 def test_without_a_judge_says_how_to_train_one(work: Path) -> None:
-    with pytest.raises(WeightsError, match="python -m dalle_flow.train judge"):
+    with pytest.raises(WeightsError, match="train one with"):
         evaluate(work, judge="another", samples=1)
