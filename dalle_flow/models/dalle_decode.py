@@ -8,9 +8,9 @@ Source: as `dalle_bart.py`; what is kept between steps is our own:
 - A step is the same few tensor operations however many pictures there are. What depends only on which pictures they
   are is computed when that changes (`Plan`).
 
-A picture's logits do not depend on what else is drawn: to the last bit on the CPU (AVX512; float32, bfloat16), with one or
-more threads (tests/models/test_dalle_decode.py). That was measured, and so were its conditions, kept here: products of
-at least 4 rows, a prompt's queries in multiples of 4, keys in multiples of `key_step`, no fused attention kernel.
+A picture's logits do not depend on what else is drawn: on the CPU (AVX512, float32 and bfloat16, one or more threads)
+to the last bit (tests/models/test_dalle_decode.py). That was measured, and so were its conditions, kept here: products
+of at least 4 rows, a prompt's queries in multiples of 4, keys in multiples of `key_step`, no fused attention kernel.
 Parity, and with `DalleBart.forward`: tests/parity/test_dalle_bart.py.
 
 Shapes: N pictures, R rows, P groups of rows that read one prompt, T text length, S codes, D width, H heads, L layers.

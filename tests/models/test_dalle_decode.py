@@ -150,7 +150,7 @@ def test_a_picture_does_not_depend_on_the_others(world: World, seed: int) -> Non
 
 @pytest.mark.usefixtures("two_threads")
 def test_nor_with_two_threads(world: World) -> None:
-    """PyTorch's fused attention fails here: its second thread works in memory of other alignment and rounds otherwise."""
+    """PyTorch's fused attention fails here: its second thread's memory is aligned otherwise, so it rounds otherwise."""
     check_as_alone(world, seed=2, jobs=JOBS[:5])
 
 
