@@ -30,9 +30,9 @@ from .world import S0, World
 COURSES = {
     "judge": Course(steps=1700, batch_size=64, learning_rate=2e-3),
     "codec": Course(steps=1500, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
-    "decoder": Course(steps=1600, batch_size=64, learning_rate=1e-3, betas=(0.9, 0.95), ema_decay=0.995),
-    "dalle": Course(steps=6500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
-    "clip": Course(steps=2000, batch_size=128, learning_rate=1e-3, warmup_steps=200),
+    "decoder": Course(steps=1050, batch_size=64, learning_rate=1e-3, betas=(0.9, 0.95), ema_decay=0.995),
+    "dalle": Course(steps=3500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
+    "clip": Course(steps=1400, batch_size=128, learning_rate=1e-3, warmup_steps=200),
 }
 TOKENIZER_CAPTIONS = 60_000
 RECONSTRUCTED = 24_000  # pictures passed through the codec for CLIP to see
