@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from .engine.local import LocalEngine
-from .errors import FailureError
+from .errors import FailureError, OptionError
 from .flow import run
 from .flow.plan import EMBEDDED, read_plan
 from .images import read_picture, recipe_of
@@ -36,6 +36,7 @@ def generate(
     options: Mapping[str, Mapping[str, Json]] | None = None,
     flow: Path | str = EMBEDDED,
     on_event: Callable[[Event], None] | None = None,
+    preview_every: int = 0,
 ) -> Round:
     """Make `num_images` pictures of each generator and rank them together.
 
@@ -47,13 +48,16 @@ def generate(
         options: per executor, such as {"dalle": {"temperature": 0.8}}.
         flow: a flow file; the embedded family by default.
         on_event: called with each event as it happens.
+        preview_every: steps between previews of each picture (`Previewed` events); 0 makes none.
 
     Raises:
         UsageError: a value that is not allowed. FailureError: the pictures could not be made.
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
+    if isinstance(executors, str):
+        raise OptionError(f"executors is a sequence of names, such as [{executors!r}]", field="executors")
     request = GenerateRequest(prompt, num_images, seed, tuple(executors), options or {})
-    with closing(run.generate(engine_of(flow), request)) as events:  # when `on_event` raises, too
+    with closing(run.generate(engine_of(flow), request, preview_every)) as events:  # when `on_event` raises, too
         for event in events:
             if on_event is not None:
                 on_event(event)

@@ -114,6 +114,13 @@ class GenerateRequest:
     options: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise OptionError(f"the prompt must be text, got {self.prompt!r:.60}", field="prompt")
+        for name, value in (("num_images", self.num_images), ("seed", self.seed)):
+            if type(value) is not int:  # True is an int to Python, and a whole number of numpy is none
+                raise OptionError(f"{name} must be a whole number (int), got {value!r:.60}", field=name)
+        if type(self.executors) is not tuple:
+            raise OptionError(f"executors must be a tuple of names, got {self.executors!r:.60}", field="executors")
         if not self.prompt.strip():
             raise OptionError("the prompt is empty; say what the picture should show", field="prompt")
         if len(self.prompt) > MAX_PROMPT_CHARACTERS:

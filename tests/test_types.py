@@ -125,3 +125,19 @@ def test_a_round_shows_its_sheet_in_a_notebook() -> None:
     candidate = Candidate("f00d", Image.new("RGB", (3, 2)), RECIPE)
     png = Round("abcd", "generate", GenerateRequest("a cat"), (candidate,))._repr_png_()
     assert png.startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"num_images": 2.5}, "num_images"),
+        ({"num_images": True}, "num_images"),
+        ({"seed": 1.5}, "seed"),
+        ({"executors": "dalle"}, "executors"),
+    ],
+)
+def test_a_request_of_the_wrong_types_is_refused(values: dict[str, object], field: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        GenerateRequest(**{"prompt": "a cat", **values})  # type: ignore[arg-type]
+    assert caught.value.field == field

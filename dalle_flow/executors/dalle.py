@@ -21,7 +21,7 @@ from ..images import to_image
 from ..models.dalle_bart import DalleBart, DalleBartConfig
 from ..models.dalle_cache import Prompt
 from ..models.dalle_decode import DecoderSlot, SlotDecoder
-from ..models.sampling import Filters, NoiseStream, guide, next_noise
+from ..models.sampling import Filters, NoiseStream, guide, mask_non_codes, next_noise, sample
 from ..models.text.bpe import DalleTokenizer
 from ..models.text.hashtags import HashtagSplitter, split_at_symbols
 from ..models.text.known_words import read_known_words, unknown_words
@@ -52,7 +52,7 @@ class DalleGenerator(Executor):
 
     class Options(StrictOptions):
         condition_scale: float = Field(10.0, ge=0, le=100, description="guidance towards the prompt; 1 switches it off")
-        temperature: float = Field(1.0, gt=0, le=10, description="above 1: more variety, below: more of the likely")
+        temperature: float = Field(1.0, ge=0.01, le=10, description="above 1: more variety, below: more of the likely")
         top_k: int = Field(50, ge=0, le=2**20, description="draw each code from the k likeliest; 0 takes all")
         top_p: float = Field(1.0, gt=0, le=1, description="draw from the likeliest codes that make up this share")
 
@@ -72,8 +72,8 @@ class DalleGenerator(Executor):
 
     @classmethod
     def load(cls, weights: Mapping[str, Path], device: str) -> Self:
-        folder = weights["dalle"]
-        model = load_dalle_bart(folder, device=device)
+        model = load_dalle_bart(weights["dalle"], device=device)
+        folder = weights["dalle"] if weights["dalle"].is_dir() else weights["dalle"].parent
         codec = load_vqgan(weights["codec"], device=device)
         tokenizer = DalleTokenizer.from_folder(folder, model.config.max_text_length)
         made = cls(model, codec, tokenizer, weights_id([folder, weights["codec"]]))
@@ -117,16 +117,13 @@ class DalleGenerator(Executor):
         assert isinstance(options, self.Options)
         prompt = self.prompt(self.normalize(task.prompt))
         unconditional = None if options.condition_scale == 1 else self.prompt(None)
-        vocab = self.codec.config.num_codes
+        config = self.model.config
+        streams = [NoiseStream(seed, config.vocab_size) for seed in task.seeds]  # first: a bad seed must take no row
         return [
             DalleSlot(
-                task,
-                task.first + i,
-                of=self.model.config.image_length,
-                row=self.decoder.admit(prompt, unconditional),
-                noise=NoiseStream(seed, vocab),
+                task, task.first + i, of=config.image_length, row=self.decoder.admit(prompt, unconditional), noise=noise
             )
-            for i, seed in enumerate(task.seeds)
+            for i, noise in enumerate(streams)
         ]
 
     @torch.inference_mode()
@@ -135,10 +132,10 @@ class DalleGenerator(Executor):
         start = torch.tensor(self.model.config.decoder_start_token_id, device=self.device)
         fed = torch.stack([slot.codes[-1] if slot.codes else start for slot in slots])  # (N,)
         uncond, cond = self.decoder.step([slot.row for slot in slots if slot.row], fed)  # (N, V) each
-        num_codes = self.codec.config.num_codes  # what lies above is no code: start, padding, rows that fill up
         filters, scale = self._settings(slots)
-        logits = guide(uncond[:, :num_codes], cond[:, :num_codes], scale)  # (N, num_codes)
-        drawn = (filters(logits) + next_noise((slot.noise for slot in slots), self.device)).argmax(-1)  # (N,)
+        # Ids above the codes (start, padding, rows that fill up) are no picture; trained weights never draw them.
+        logits = mask_non_codes(guide(uncond, cond, scale), self.codec.config.num_codes)  # (N, V)
+        drawn = sample(filters(logits), next_noise((slot.noise for slot in slots), self.device))  # (N,)
         for slot, code in zip(slots, drawn.unbind(0), strict=True):
             slot.codes.append(code)
             slot.step += 1

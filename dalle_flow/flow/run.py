@@ -25,9 +25,13 @@ from ..types import (
     Warned,
 )
 
+RANK_SCALE = 100.0  # CLIP-as-service softmaxes with exp(4.60517), whatever scale the model has learnt
 
-def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, None, None]:
+
+def generate(engine: LocalEngine, request: GenerateRequest, preview_every: int = 0) -> Generator[Event, None, None]:
     """Run a generate round; the last event is `Ranked`, with the round. Nothing runs before the request is checked.
+
+    `preview_every` is the number of steps between previews of each picture; 0 makes none.
 
     Raises:
         UsageError: an executor or option that does not exist, or a value that is not allowed.
@@ -49,7 +53,7 @@ def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, 
             warnings.append(remark)
             yield Warned(remark)
         seeds = tuple(request.seed + i for i in range(request.num_images))
-        task = Task(request.prompt, options[name], seeds=seeds)
+        task = Task(request.prompt, options[name], seeds=seeds, preview_every=preview_every)
         for event in _pictures(engine, name, executor, task):
             if isinstance(event, Finished):
                 candidates.append(event.candidate)
@@ -60,9 +64,6 @@ def generate(engine: LocalEngine, request: GenerateRequest) -> Generator[Event, 
         candidates = rank(engine, ranker, request.prompt, candidates)
     round_id = secrets.token_hex(8)
     yield Ranked(Round(round_id, "generate", request, tuple(candidates), ranker, tuple(warnings)))
-
-
-RANK_SCALE = 100.0  # of CLIP-as-service: softmax over 100 * cosine
 
 
 def probabilities(cosines: list[float]) -> list[float]:
@@ -123,7 +124,9 @@ def _checked_options(
             raise OptionError(f"{name!r} is not a generator; generators are: {', '.join(generators)}", field="executor")
     stray = [name for name in request.options if name not in names]
     if stray:
-        raise OptionError(f"options for {stray[0]!r}, which is not asked to generate", field="options")
+        problem = f"options for {stray[0]!r}, which is not asked to generate"
+        example = f"{{{names[0]!r}: {{'temperature': 0.5}}}}"
+        raise OptionError(f"{problem}; options go by executor, such as {example}", field="options")
     return {name: engine.options(name, dict(request.options.get(name, {}))) for name in names}
 
 

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RANK_SCALE = 100.0  # clip-as-service softmaxes with exp(4.60517), whatever scale the model has learnt
 Activation = Literal["quick_gelu", "gelu"]
 
 
@@ -281,20 +280,3 @@ def similarity(image_features: Tensor, text_features: Tensor) -> Tensor:
     """(N, E) and (B, E) -> (N, B) cosines in [-1, 1]: float32, also under autocast."""
     with torch.autocast(image_features.device.type, enabled=False):
         return F.normalize(image_features.float(), dim=-1) @ F.normalize(text_features.float(), dim=-1).t()
-
-
-def rank_scores(image_features: Tensor, text_features: Tensor) -> tuple[Tensor, Tensor]:
-    """Score pictures against one text as clip-as-service does.
-
-    Args:
-        image_features: (N, E), of any length.
-        text_features: (1, E) or (E,).
-
-    Returns:
-        cosine (N,) in [-1, 1] and probability (N,): the softmax of the cosines times 100; float32, higher is better.
-    """
-    text_features = text_features.reshape(-1, text_features.shape[-1])
-    if text_features.shape[0] != 1:
-        raise ValueError(f"pictures are ranked against one text, got {text_features.shape[0]}")
-    cosine = similarity(image_features, text_features)[:, 0]  # (N,)
-    return cosine, (RANK_SCALE * cosine).softmax(dim=0)

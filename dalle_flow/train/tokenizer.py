@@ -65,11 +65,6 @@ def count_pieces(captions: Iterable[str], normalize: Callable[[str], str]) -> Co
     return counts
 
 
-def whole_words(tokenizer: DalleTokenizer, words: Iterable[str]) -> list[str]:
-    """Those of the words that are a single piece after a space."""
-    return [word for word in words if len(tokenizer.pieces(" " + word)) == 1]
-
-
 def _learn(counts: Counter[str], vocab_size: int) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

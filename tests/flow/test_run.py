@@ -11,12 +11,14 @@ import pytest
 from dalle_flow.engine.local import LocalEngine
 from dalle_flow.errors import FailureError, OptionError, ReplayError, UnknownNameError, UsageError, WeightsError
 from dalle_flow.flow import run
+from dalle_flow.flow.plan import read_plan
 from dalle_flow.images import decode, encode_png, picture_id, recipe_of
 from dalle_flow.types import (
     Event,
     ExecutorPlan,
     Finished,
     GenerateRequest,
+    Previewed,
     Progressed,
     Ranked,
     Recipe,
@@ -216,3 +218,10 @@ def test_probabilities_are_a_softmax_at_scale_100() -> None:
 def test_equal_scores_keep_their_order(engine: Engine) -> None:
     candidates = round_of(engine, 5, options={"noise": {"contrast": 0.0}}).candidates
     assert [c.recipe.seed for c in candidates] == [0, 1, 2, 3, 4]
+
+
+def test_previews_come_when_asked_for(noise_flow: Path) -> None:
+    engine = LocalEngine(read_plan(noise_flow).executors)
+    request = GenerateRequest("a cat", 2)
+    assert not [e for e in run.generate(engine, request) if isinstance(e, Previewed)]
+    assert [e for e in run.generate(engine, request, preview_every=1) if isinstance(e, Previewed)]

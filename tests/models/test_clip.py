@@ -1,6 +1,5 @@
 """CLIP without files: names and number of the published parameters, training, refusals, preprocessing, ranking."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_flow.models.clip import CLIP, CLIPConfig, rank_scores, similarity
+from dalle_flow.models.clip import CLIP, CLIPConfig, similarity
 from dalle_flow.models.clip_preprocess import CLIPPreprocess
 
 TINY = CLIPConfig(
@@ -145,19 +144,6 @@ def test_similarity_is_a_cosine() -> None:
     images, texts = torch.randn(4, 7) * 30, torch.randn(3, 7)
     expected = torch.nn.functional.cosine_similarity(images[:, None], texts[None], dim=-1)
     torch.testing.assert_close(similarity(images, texts), expected)
-
-
-def test_rank_scores_are_those_of_clip_as_service() -> None:
-    text = torch.tensor([2.0, 0.0])
-    images = torch.tensor([[1.0, 0.0], [5.0, 0.5], [0.0, 1.0]])
-    cosine, probability = rank_scores(images, text)
-    expected = [1.0, 5 / math.hypot(5, 0.5), 0.0]
-    assert cosine.tolist() == pytest.approx(expected, abs=1e-6)
-    weights = [math.exp(100 * (c - 1)) for c in expected]
-    assert probability.tolist() == pytest.approx([w / sum(weights) for w in weights], abs=1e-5)
-    assert rank_scores(images[:1], text[None])[1].tolist() == [1.0]
-    with pytest.raises(ValueError, match="one text"):
-        rank_scores(images, torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("size", [(17, 5), (1, 1), (20, 20), (21, 20), (300, 41)])
