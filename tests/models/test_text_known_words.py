@@ -25,6 +25,8 @@ KNOWN = {"cat", "cats", "dog", "bus", "puppy", "fox", "red", "on", "skateboard",
         ("猫 caf&eacute; \ud800", ["猫"]),
         ("don't 'quote' it’s", ["don't", "quote"]),
         ("...!?", []),
+        ("އއ cat", ["އއ"]),  # transliterated to nothing
+        ("ꠀ cat ওন", ["ꠀ", "ওন"]),  # to "a" and "on", which are stop words and not what was meant
     ],
 )
 def test_unknown_words(prompt: str, expected: list[str]) -> None:

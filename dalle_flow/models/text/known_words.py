@@ -54,7 +54,10 @@ def _words(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:
 def _plain_words(text: str, known: Collection[str]) -> Iterator[tuple[str, bool]]:
     for match in _WORD.finditer(text):
         parts = re.findall(r"[a-z0-9]+", re.sub(r"'s\b", "", transliterate(match[0])))
-        yield match[0], all(part in STOP_WORDS or _is_known(part, known) for part in parts)
+        # A word of another script may come out as nothing, or as "a" by chance: neither says what it meant.
+        stops_pass = match[0].replace("’", "'").isascii()
+        known_parts = [stops_pass if part in STOP_WORDS else _is_known(part, known) for part in parts]
+        yield match[0], bool(parts) and all(known_parts)
 
 
 def _is_known(word: str, known: Collection[str]) -> bool:
