@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from ..errors import DalleFlowError
+from ..errors import StorageError, WeightsError
 from ..settings import home
 from .disk import read_json, sha256_of, write_json
 
@@ -30,15 +31,15 @@ def _sha256(path: Path) -> str:
     status = path.stat()
     if status.st_size < REMEMBERED_BYTES:
         return sha256_of(path)
-    memory = home() / "hashes.json"
-    key = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns])
-    known: dict[str, str] = {}
+    # The memory spares time and nothing else: damaged, in the way or on a full disk, it costs one more hashing.
     try:
-        known = read_json(memory) if memory.exists() else {}
-    except DalleFlowError:
-        known = {}  # a damaged memory costs one more hashing, nothing else
-    if key not in known:
+        memory = home() / "hashes.json"
+        known = read_json(memory)
+    except (OSError, RuntimeError, StorageError, WeightsError):
+        known = {}
+    key = json.dumps([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    if not isinstance(known.get(key), str):
         known[key] = sha256_of(path)
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, known)
-    return known[key]
+        with suppress(OSError, RuntimeError, StorageError):
+            write_json(home() / "hashes.json", known)
+    return str(known[key])
