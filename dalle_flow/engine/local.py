@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 
-from ..errors import OptionError, UnknownNameError, WeightsError
+from ..errors import OptionError, UnknownNameError, UsageError, WeightsError
 from ..executors.base import Executor, Output, StrictOptions, Task
 from ..registry import executor_class
 from ..types import ExecutorPlan, Json, Kind
@@ -38,8 +38,10 @@ class LocalEngine:
         Raises:
             OptionError: weights for a role that it does not have.
             WeightsError: a role without weights, or no such file.
+            UsageError: a device that this machine does not have.
         """
         entry = self.plan(name)
+        _check_device(name, entry.device)
         _check_roles(name, executor_class(entry.uses), entry.weights)
         for role, path in entry.weights.items():
             if not path.exists():
@@ -61,6 +63,20 @@ class LocalEngine:
     def run(self, name: str, task: Task) -> Iterator[Output]:
         """Outputs of a task as they come; closing the iterator cancels it."""
         return run_slots(self.load(name)[0], task)
+
+
+def _check_device(name: str, device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
+    here = ["cpu"]
+    if number := torch.cuda.device_count():
+        here += ["cuda", *(f"cuda:{i}" for i in range(number))]
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    if device not in here:
+        raise UsageError(f"{name}: no device {device!r} here; there is: {', '.join(here)}", field="device")
 
 
 def _check_roles(name: str, cls: type[Executor], weights: Mapping[str, object]) -> None:

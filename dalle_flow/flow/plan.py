@@ -6,11 +6,12 @@
         uses: dalle                             # the executor class, by its registry name
         weights: {dalle: dalle, codec: codec}   # role -> folder or file, relative to the flow file
         options: {condition_scale: 3.0}         # what the executor uses when a request does not say
-        device: cpu
+        device: cpu                             # or cuda, cuda:N, mps
 
 All faults of a file are reported at once.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..types import ExecutorPlan
 
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "flow.yml"
 KEYS = {"uses", "weights", "options", "device"}
+DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?|mps")  # whether it is there, the engine says
+BAD_VALUES = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)  # what YAML's values raise
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,10 @@ class Plan:
 
 def read_plan(path: Path = EMBEDDED) -> Plan:
     """Read and check a flow file. UsageError lists every fault found, each with its place."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or 'cannot be read'}", field="flow") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        raise UsageError(f"{path}: not valid YAML{f', line {where.line + 1}' if where else ''}", field="flow") from None
+    data, faults = _read_yaml(path)
     if not isinstance(data, dict) or not isinstance(data.get("executors"), dict) or not data["executors"]:
         raise UsageError(f"{path}: a flow file needs 'executors', a table of at least one executor", field="flow")
-    faults = [f"unknown key {key!r}; known: name, executors" for key in data if key not in ("name", "executors")]
+    faults += [f"unknown key {key!r}; known: name, executors" for key in data if key not in ("name", "executors")]
     executors = {}
     for name, entry in data["executors"].items():
         faults.extend(f"executors.{name}: {fault}" for fault in _faults(entry))
@@ -63,6 +60,45 @@ def read_plan(path: Path = EMBEDDED) -> Plan:
     if faults:
         raise UsageError(f"{path}:\n  " + "\n  ".join(faults), field="flow")
     return Plan(str(data.get("name", path.stem)), executors)
+
+
+def _read_yaml(path: Path) -> tuple[Any, list[str]]:
+    """What the file holds, and a fault for every key that a table has twice."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        faults = _doubles(node) if node else []  # before merges (`<<`) are resolved, which may say a key again
+        return (loader.construct_document(node) if node else None), faults
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or 'cannot be read'}", field="flow") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        raise UsageError(f"{path}: not valid YAML{f', line {where.line + 1}' if where else ''}", field="flow") from None
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply", field="flow") from None
+    except BAD_VALUES as error:
+        raise UsageError(f"{path}: a value is not what it looks like: {error}", field="flow") from None
+
+
+def _doubles(root: yaml.Node) -> list[str]:
+    """Keys that stand twice in one table; `1` and `'1'` are the same name."""
+    faults: list[str] = []
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an anchor's
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in node.value]
+            names = set()
+            for key, _ in node.value:
+                if str(key.value) in names:
+                    faults.append(f"line {key.start_mark.line + 1}: {key.value!r} stands twice in this table")
+                names.add(str(key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return faults
 
 
 def _faults(entry: Any) -> list[str]:
@@ -75,13 +111,23 @@ def _faults(entry: Any) -> list[str]:
     tables = {key: entry.get(key, {}) for key in ("weights", "options")}
     faults += [f"{key}: must be a table, got {v!r:.60}" for key, v in tables.items() if not isinstance(v, dict)]
     places = tables["weights"].items() if isinstance(tables["weights"], dict) else ()
-    faults += [f"weights.{role}: must be a path, got {v!r:.60}" for role, v in places if not isinstance(v, str)]
+    faults += [f"weights.{role}: must be a path, got {v!r:.60}" for role, v in places if not _is_path(v)]
+    device = entry.get("device", "cpu")
+    if not isinstance(device, str) or not DEVICE.fullmatch(device):
+        faults.append(f"device: must be 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r:.60}")
     return faults
+
+
+def _is_path(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value) and bool(Path(value).expanduser())
+    except RuntimeError:  # ~somebody who has no home here
+        return False
 
 
 def _executor(name: str, entry: Mapping[str, Any], folder: Path) -> ExecutorPlan:
     weights = {str(role): (folder / Path(place).expanduser()) for role, place in entry.get("weights", {}).items()}
-    return ExecutorPlan(name, entry["uses"], weights, dict(entry.get("options", {})), str(entry.get("device", "cpu")))
+    return ExecutorPlan(name, entry["uses"], weights, dict(entry.get("options", {})), entry.get("device", "cpu"))
 
 
 def parse_weights(values: list[str]) -> dict[str, Path]:
@@ -89,7 +135,7 @@ def parse_weights(values: list[str]) -> dict[str, Path]:
     found = {}
     for value in values:
         role, equals, place = value.partition("=")
-        if not (role and equals and place):
+        if not (role and equals and _is_path(place)):
             raise OptionError(f"--weights takes ROLE=PATH, such as dalle=/models/mega, got {value!r}", field="weights")
         found[role] = Path(place).expanduser()
     return found

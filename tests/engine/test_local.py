@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from dalle_flow.engine.local import LocalEngine
-from dalle_flow.errors import OptionError, UnknownNameError, WeightsError
+from dalle_flow.errors import OptionError, UnknownNameError, UsageError, WeightsError
 from dalle_flow.executors.base import Done, Task
 from dalle_flow.types import ExecutorPlan, Kind
 
@@ -64,3 +64,12 @@ def test_missing_weights_are_found_without_loading(engine: LocalEngine, tmp_path
     engine.check("noise")
     with pytest.raises(WeightsError, match=r"clip: no weights at .*nowhere; say where with clip=PATH"):
         LocalEngine({"clip": ExecutorPlan("clip", "clip", {"clip": tmp_path / "nowhere"})}).check("clip")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cuda:x", "CPU", ""])
+def test_a_device_that_is_not_here(device: str) -> None:
+    engine = LocalEngine({"noise": ExecutorPlan("noise", "noise", device=device)})
+    for ask in (engine.check, engine.load):
+        with pytest.raises(UsageError, match=rf"noise: no device '{device}' here; there is: cpu") as caught:
+            ask("noise")
+        assert caught.value.field == "device"

@@ -68,6 +68,23 @@ def test_the_embedded_flow() -> None:
         ("executors: {a: {uses: clip, options: null}}", "options: must be a table, got None"),
         ("executors: {a: {uses: clip}}\nreplicas: 3", "unknown key 'replicas'"),
         ("executors: {a: {uses: clip}}\n3: 3", "unknown key 3"),
+        ("executors: {a: {uses: clip, weights: {clip: ''}}}", "weights.clip: must be a path, got ''"),
+        (
+            "executors: {a: {uses: clip, weights: {clip: ~nobody-x/a}}}",
+            "weights.clip: must be a path, got '~nobody-x/a'",
+        ),
+        ("executors: {a: {uses: clip, device: gpu}}", "'cpu', 'cuda', 'cuda:N' or 'mps', got 'gpu'"),
+        ("executors: {a: {uses: clip, device: [1]}}", r"device: must be .*, got \[1\]"),
+        ("executors: {a: {uses: clip, device: null}}", "device: must be .*, got None"),
+        ("executors: {a: {uses: clip, device: 'cuda:x'}}", "device: must be .*, got 'cuda:x'"),
+        ("executors: {a: {uses: clip, options: {x: 2001-13-45}}}", "month must be in 1..12"),
+        ("executors: !!int ''", "a value is not what it looks like"),
+        ("executors: !!bool x", "a value is not what it looks like"),
+        ("executors: !!timestamp x", "a value is not what it looks like"),
+        ("[" * 5000, "nested too deeply"),
+        ("executors: {a: {uses: clip}, a: {uses: dalle}}", "line 1: 'a' stands twice in this table"),
+        ("executors:\n  1: {uses: clip}\n  '1': {uses: clip}", "line 3: '1' stands twice in this table"),
+        ("executors: {a: {uses: clip, options: {x: 1, x: 2}}}", "line 1: 'x' stands twice"),
         ("executors: {a: !!python/object/apply:os.system [id]}", "not valid YAML"),
     ],
 )
@@ -95,6 +112,12 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_plan(tmp_path / "flow.yml")
 
 
+def test_a_merged_table_may_say_a_key_again(tmp_path: Path) -> None:
+    text = "executors:\n  a: &a {uses: clip, device: cuda}\n  b: &b {<<: *a, device: mps}\n  c: {<<: *b, device: cpu}"
+    plan = read_plan(flow(tmp_path, text))
+    assert [entry.device for entry in plan.executors.values()] == ["cuda", "mps", "cpu"]
+
+
 def test_an_executor_by_name(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'rank'"):
         read_plan(flow(tmp_path, GOOD)).executor("rnak")
@@ -112,6 +135,6 @@ def test_other_weights_for_one_executor(tmp_path: Path) -> None:
 def test_weights_arguments() -> None:
     assert parse_weights(["dalle=/a=b", "codec=~/c"]) == {"dalle": Path("/a=b"), "codec": Path.home() / "c"}
     assert parse_weights([]) == {}
-    for wrong in ("dalle", "dalle=", "=path", ""):
+    for wrong in ("dalle", "dalle=", "=path", "", "dalle=~nobody-of-that-name/x"):
         with pytest.raises(OptionError, match="ROLE=PATH"):
             parse_weights([wrong])
