@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ..errors import DalleFlowError
-from .chain import STAGES, Workshop
+from .chain import STAGES, Paused, Workshop
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -47,6 +47,8 @@ def main() -> int:
             started = time.monotonic()
             STAGES[stage](workshop)
             print(f"{stage}: {time.monotonic() - started:.0f} s", flush=True)
+    except Paused as pause:
+        print(pause, flush=True)
     except DalleFlowError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from ..errors import WeightsError
 from ..models.clip import CLIP
 from ..models.dalle_bart import DalleBart
 from ..models.text.bpe import DalleTokenizer
@@ -18,7 +20,7 @@ from ..weights.ours import save_ours
 from .captions import caption
 from .clip import ClipLesson, Hints, clip_config
 from .codec import CodecLesson, DecoderLesson, codec_config
-from .dalle import DalleLesson, dalle_config, encode_dataset
+from .dalle import DalleLesson, dalle_config, encode_dataset, save_array
 from .data import Dataset, Job, render_split
 from .judge import Judge, JudgeConfig, JudgeLesson
 from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
@@ -35,7 +37,12 @@ COURSES = {
     "clip": Course(steps=1400, batch_size=128, learning_rate=1e-3, warmup_steps=200),
 }
 TOKENIZER_CAPTIONS = 60_000
+RECONSTRUCTIONS = "reconstructed.npy"
 RECONSTRUCTED = 24_000  # pictures passed through the codec for CLIP to see
+
+
+class Paused(Exception):
+    """A model's schedule is not at its end: what follows must not be made from it."""
 
 
 @dataclass
@@ -68,10 +75,18 @@ class Workshop:
 
     def codec(self) -> VQGAN:
         """The trained codec, frozen; with its better decoder when that was trained."""
-        model = VQGAN(codec_config(self.size_px))
-        better = (self.work / "decoder" / CHECKPOINT).exists()
-        model.load_state_dict(averaged_state(self.work / ("decoder" if better else "codec")))
+        model, state = VQGAN(codec_config(self.size_px)), averaged_state(self.work / "codec")
+        if (self.work / "decoder" / CHECKPOINT).exists():
+            better = averaged_state(self.work / "decoder")
+            if not all(torch.equal(better[k], v) for k, v in state.items() if k.startswith(("encoder.", "quant"))):
+                raise WeightsError(f"{self.work / 'decoder'} was trained for another codec's codes: remove that folder")
+            state = better
+        model.load_state_dict(state)
         return model.eval().requires_grad_(False)
+
+    def codes(self, split: str) -> NDArray[np.uint16]:
+        """Codes (N, K) of a split's pictures."""
+        return _made(self.work / f"codes_{split}.npy", "codes")
 
     def tokenizer(self) -> DalleTokenizer:
         return DalleTokenizer.from_folder(self.work / "tokenizer", MAX_LENGTH)
@@ -106,7 +121,17 @@ class Workshop:
             report=report,
             evaluate_every=evaluate_every,
         )
-        print(f"{name}: {step} of {course.steps} steps done", flush=True)
+        if step < course.steps:
+            raise Paused(f"{name}: {step} of {course.steps} steps done; the same command goes on from there")
+        print(f"{name}: {step} steps done", flush=True)
+
+
+def _made(path: Path, stage: str) -> NDArray[Any]:
+    """An array that a stage before has written."""
+    if not path.exists():
+        raise WeightsError(f"no {path}; make it with: python -m dalle_flow.train {stage}")
+    array: NDArray[Any] = np.load(path, mmap_mode="r")
+    return array
 
 
 def render_scenes(shop: Workshop) -> None:
@@ -126,8 +151,7 @@ def train_judge(shop: Workshop) -> None:
 
 def train_codec(shop: Workshop) -> None:
     torch.manual_seed(shop.seed)
-    judge = shop.judge() if (shop.work / "judge" / CHECKPOINT).exists() else None
-    lesson = CodecLesson(shop.dataset("train"), shop.dataset("val"), shop.size_px, judge)
+    lesson = CodecLesson(shop.dataset("train"), shop.dataset("val"), shop.size_px, shop.judge())
     shop.learn("codec", lesson, type(lesson.model)(codec_config(shop.size_px)))
 
 
@@ -153,16 +177,16 @@ def reconstruct(shop: Workshop) -> None:
     """Training pictures as they are after the codec: how generated pictures look, for CLIP."""
     torch.set_num_threads(shop.threads)
     codec = shop.codec()
-    codes = torch.from_numpy(np.load(shop.work / "codes_train.npy")[:RECONSTRUCTED].astype(np.int64))
+    codes = torch.from_numpy(shop.codes("train")[:RECONSTRUCTED].astype(np.int64))
     pictures = []
     for part in torch.split(codes, 64):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             pictures.append((codec.decode_codes(part).float() * 255).byte().permute(0, 2, 3, 1).numpy())
-    np.save(shop.work / "reconstructed.npy", np.concatenate(pictures))
+    save_array(shop.work / RECONSTRUCTIONS, np.concatenate(pictures))
 
 
 def train_decoder(shop: Workshop) -> None:
-    codes = [np.load(shop.work / f"codes_{split}.npy") for split in ("train", "val")]
+    codes = [shop.codes(split) for split in ("train", "val")]
     scenes = [shop.dataset(split) for split in ("train", "val")]
     lesson = DecoderLesson(shop.codec(), scenes[0], codes[0], scenes[1], codes[1], shop.judge())
     shop.learn("decoder", lesson, VQGAN(codec_config(shop.size_px)))
@@ -170,7 +194,7 @@ def train_decoder(shop: Workshop) -> None:
 
 def train_dalle(shop: Workshop) -> None:
     torch.manual_seed(shop.seed)
-    codes = [np.load(shop.work / f"codes_{split}.npy") for split in ("train", "val")]
+    codes = [shop.codes(split) for split in ("train", "val")]
     scenes = [shop.dataset(split) for split in ("train", "val")]
     lesson = DalleLesson(shop.dalle(), shop.tokenizer(), scenes[0], codes[0], scenes[1], codes[1])
     shop.learn("dalle", lesson, shop.dalle())
@@ -178,7 +202,7 @@ def train_dalle(shop: Workshop) -> None:
 
 def train_clip(shop: Workshop) -> None:
     torch.manual_seed(shop.seed)
-    reconstructed = np.load(shop.work / "reconstructed.npy", mmap_mode="r")
+    reconstructed = _made(shop.work / RECONSTRUCTIONS, "reconstruct")
     lesson = ClipLesson(shop.clip(), shop.tokenizer(), shop.dataset("train"), shop.dataset("val"), reconstructed)
     average = Hints(shop.clip(), *lesson.model.answers)
     shop.learn("clip", lesson, average)

@@ -8,6 +8,7 @@ Shapes: B batch, T text length, K codes.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,6 +133,11 @@ def encode_dataset(scenes: Dataset, codec: nn.Module, path: Path, batch_size: in
     for indices in torch.split(torch.arange(len(scenes)), batch_size):
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             rows.append(codec.encode(draw_pixels(scenes, indices)).numpy().astype(np.uint16))
+    save_array(path, np.concatenate(rows))
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array whole or not at all."""
     partial = path.with_suffix(".partial.npy")
-    np.save(partial, np.concatenate(rows))
+    np.save(partial, array)
     partial.rename(path)

@@ -141,7 +141,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
     except (OSError, ValueError) as error:
-        raise StorageError(f"no rendered pictures in {folder}: {error}", field="folder") from error
+        reason = error.strerror if isinstance(error, OSError) else "its meta.json is damaged"
+        cure = "make them with 'python -m dalle_flow.train scenes', and a judge with 'python -m dalle_flow.train judge'"
+        raise StorageError(f"no rendered pictures in {folder}: {reason}; {cure}", field="folder") from error
     return meta
 
 

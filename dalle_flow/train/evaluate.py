@@ -5,9 +5,9 @@ were never trained on, so that every fact that is scored is in the prompt. Each 
 resampling the scenes.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..engine.local import LocalEngine
-from ..errors import WeightsError
+from ..errors import OptionError, UsageError, WeightsError
 from ..executors.clip import ClipRanker
 from ..flow import run
 from ..flow.plan import EMBEDDED, read_plan
@@ -55,7 +55,7 @@ def evaluate(
     sheet: Path | None = None,
     progress: Progress | None = None,
     world: World = S0,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """All scores as a dict that json.dumps takes.
 
     Args:
@@ -68,9 +68,13 @@ def evaluate(
     """
     dataset = Dataset(work / split, world)
     examiner = load_judge(work / judge, world)
-    samples = min(samples, len(dataset))
+    if not 1 <= samples <= len(dataset):
+        raise OptionError(
+            f"samples must be 1 to {len(dataset)}, the scenes of {split!r}; got {samples}", field="samples"
+        )
     scenes = [dataset.scene(i) for i in range(samples)]
     engine = LocalEngine(read_plan(flow).executors)
+    _ranker(engine)  # refuse another kind of flow before the work
     rounds = []
     for i, scene in enumerate(scenes):
         rounds.append(_round(engine, canonical(scene, world), seed + BEST_OF * i))
@@ -86,6 +90,7 @@ def evaluate(
     return {
         "split": split,
         "samples": samples,
+        "scenes": len(everything),
         "seed": seed,
         "judge": judge,
         "real": _judged(examiner, everything, every_scene, world),
@@ -117,15 +122,23 @@ def uncurated_sheet(rounds: Sequence[Sequence[Candidate]], columns: int = 2) -> 
     return sheet
 
 
-def markdown(found: dict[str, object]) -> str:
-    """The scores as the table of docs/embedded.md."""
+def markdown(found: dict[str, Any]) -> str:
+    """The scores as the tables of docs/embedded.md."""
     columns = ["real", "codec", "single", f"best_of_{BEST_OF}"]
-    lines = ["| fact | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    number = {c: found["scenes"] if c in ("real", "codec") else found["samples"] for c in columns}
+    lines = [
+        f"Split {found['split']!r}, judge {found['judge']!r}, seed {found['seed']}; the codec keeps "
+        f"{found['codec_psnr_db']} dB (PSNR).\n",
+        "| fact | " + " | ".join(f"{c} (n = {number[c]})" for c in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
+    ]
     for fact in FACTS:
-        cells = [found[column][fact] for column in columns]  # type: ignore[index]
+        cells = [found[column][fact] for column in columns]
         texts = ["not asked" if c is None else f"{c[0]:.3f} [{c[1]:.3f}, {c[2]:.3f}]" for c in cells]
         lines.append(f"| {fact} | " + " | ".join(texts) + " |")
-    return "\n".join(lines) + f"\n\n```json\n{json.dumps(found['clip'], indent=1)}\n```\n"
+    lines += ["\n| CLIP tells apart | share right |", "| --- | --- |"]
+    lines += [f"| {name} | {value:.3f} |" for name, value in found["clip"].items()]
+    return "\n".join(lines)
 
 
 def _round(engine: LocalEngine, prompt: str, seed: int) -> tuple[Candidate, ...]:
@@ -167,7 +180,19 @@ def _through_codec(engine: LocalEngine, pixels: Tensor) -> tuple[Tensor, float]:
 
 
 def _clip_scores(engine: LocalEngine, dataset: Dataset) -> dict[str, float]:
-    ranker = engine.load("rank")[0]
-    assert isinstance(ranker, ClipRanker)
+    """What the flow's ranker tells apart, over all scenes of the split."""
+    ranker = _ranker(engine)
     assert isinstance(ranker.tokenizer, DalleTokenizer)
     return match_scores(ranker.model, ranker.tokenizer, dataset, number=len(dataset))
+
+
+def _ranker(engine: LocalEngine) -> ClipRanker:
+    """The flow's ranker; UsageError when this flow is not shaped like the embedded family's."""
+    ranker = engine.load("rank")[0] if {"dalle", "rank"} <= set(engine.executors) else None
+    if not isinstance(ranker, ClipRanker) or not isinstance(ranker.tokenizer, DalleTokenizer):
+        raise UsageError(
+            "evaluate measures flows of the embedded family: a generator 'dalle' with a codec, and a ranker 'rank' "
+            "that reads the same tokens",
+            field="flow",
+        )
+    return ranker

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import WeightsError
+
 CHECKPOINT = "last.pt"
 
 
@@ -115,7 +117,7 @@ def train(
     generator = torch.Generator().manual_seed(course.seed)
     step = _resume(folder / CHECKPOINT, model, optimizer, ema, generator)
     started = saved = logged = time.monotonic()
-    asked_to_stop = _stop_on_sigterm()
+    asked_to_stop, usual = _stop_on_sigterm()
     sums: dict[str, float] = {}
     summed = 0  # steps in `sums`: fewer than `log_every` after a resume
     while step < course.steps and not asked_to_stop and (minutes is None or time.monotonic() - started < minutes * 60):
@@ -144,21 +146,25 @@ def train(
             _save(folder / CHECKPOINT, model, optimizer, ema, generator, step)
             saved = now
     _save(folder / CHECKPOINT, model, optimizer, ema, generator, step)
+    if usual is not None:
+        signal.signal(signal.SIGTERM, usual)
     if average is not None:
         ema.copy_to(average)
     return step
 
 
-def _stop_on_sigterm() -> list[int]:
-    """A list that SIGTERM makes non-empty, so that the run ends with its checkpoint written."""
+def _stop_on_sigterm() -> tuple[list[int], Any]:
+    """A list that SIGTERM makes non-empty, so that the run ends with its checkpoint written; and the handler before."""
     asked: list[int] = []
-    if threading.current_thread() is threading.main_thread():  # only there may a handler be set
-        signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return asked
+    if threading.current_thread() is not threading.main_thread():  # only there may a handler be set
+        return asked, None
+    return asked, signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 
 
 def averaged_state(folder: Path) -> dict[str, Tensor]:
     """The averaged weights of a run's last checkpoint, float32."""
+    if not (folder / CHECKPOINT).exists():
+        raise WeightsError(f"no checkpoint in {folder}; train it with: python -m dalle_flow.train {folder.name}")
     state: dict[str, Tensor] = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")["ema"]
     return state
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dalle_flow.errors import WeightsError
+from dalle_flow.errors import OptionError, UsageError, WeightsError
 from dalle_flow.train.data import Job, render_split
 from dalle_flow.train.evaluate import BEST_OF, FACTS, evaluate, markdown
 from dalle_flow.train.judge import JudgeLesson
@@ -39,9 +39,22 @@ def test_every_score_is_there(work: Path, tmp_path: Path) -> None:
     assert json.dumps(found, allow_nan=False)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 9 * 64
-    assert markdown(found).startswith("| fact | real | codec | single | best_of_9 |")
+    table = markdown(found)
+    assert "| fact | real (n = 64) | codec (n = 64) | single (n = 2) | best_of_9 (n = 2) |" in table
+    assert "seed 0" in table
+    assert f"{found['codec_psnr_db']} dB" in table
 
 
 def test_without_a_judge_says_how_to_train_one(work: Path) -> None:
     with pytest.raises(WeightsError, match="train one with"):
         evaluate(work, judge="another", samples=1)
+
+
+def test_more_samples_than_scenes_are_refused(work: Path) -> None:
+    with pytest.raises(OptionError, match="1 to 64"):
+        evaluate(work, samples=65)
+
+
+def test_another_kind_of_flow_is_refused_before_the_work(work: Path, noise_flow: Path) -> None:
+    with pytest.raises(UsageError, match="embedded family"):
+        evaluate(work, samples=1, flow=noise_flow)
