@@ -32,7 +32,8 @@ def evaluate(
     """Judge generator, ranker and codec.
 
     Draws captions of scenes whose contents are known and asks a trained judge whether the pictures show them: objects,
-    colours, relations, counts, style and background, each with a 95 % interval.
+    colours, relations, counts, style and background, each with a 95 % interval. Needs the scenes and the
+    judge of a training run: 'python -m dalle_flow.train scenes' and 'python -m dalle_flow.train judge' make them.
     """
     with bar() as line:
         line.show("loading")

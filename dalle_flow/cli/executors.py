@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "x"}
-
 
 def executors(
     flow: Annotated[
@@ -24,7 +22,7 @@ def executors(
     from ..registry import executor_class, executor_names
 
     plan = read_plan(flow or EMBEDDED)
-    entries = {}
+    entries, allowed = {}, {}
     for name, entry in plan.executors.items():
         cls = executor_class(entry.uses)
         entries[name] = {
@@ -33,12 +31,13 @@ def executors(
             "weights": {role: str(entry.weights.get(role, "")) or None for role in cls.roles},
             "options": _options(cls.option_schema(), entry.options),
         }
+        allowed[name] = {option: cls.Options.allowed(option) for option in cls.Options.model_fields}
     others = sorted(set(executor_names()) - {entry.uses for entry in plan.executors.values()})
     if as_json:
         print(json.dumps({"flow": plan.name, "executors": entries, "others": others}, indent=2))
         return
     for name, entry_ in entries.items():
-        print("\n".join(_lines(name, entry_)))
+        print("\n".join(_lines(name, entry_, allowed[name])))
     if others:
         print(f"Installed and not in this flow: {', '.join(others)}")
 
@@ -49,21 +48,10 @@ def _options(schema: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     return {name: {**field, **({"default": given[name]} if name in given else {})} for name, field in fields.items()}
 
 
-def _lines(name: str, entry: Mapping[str, Any]) -> list[str]:
+def _lines(name: str, entry: Mapping[str, Any], allowed: Mapping[str, str]) -> list[str]:
     lines = [f"{name}: {entry['kind']}" + (f" (of class {entry['uses']})" if entry["uses"] != name else "")]
     lines.extend(f"  weights {role}: {place or 'none given'}" for role, place in entry["weights"].items())
     for option, field in entry["options"].items():
         default = f"default {json.dumps(field['default'])}" if "default" in field else "required"
-        lines.append(f"  {option:<20} {allowed(field):<24} {default:<16} {field.get('description', '')}".rstrip())
+        lines.append(f"  {option:<20} {allowed[option]:<24} {default:<16} {field.get('description', '')}".rstrip())
     return lines
-
-
-def allowed(field: Mapping[str, Any]) -> str:
-    """What an option takes, from its JSON schema: `number >= 0 <= 50`, `auto | one | two`, `integer or null`."""
-    if "enum" in field or "const" in field:
-        return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
-    parts = field.get("anyOf")
-    if parts:
-        return " or ".join(allowed(part) for part in parts)
-    limits = [f"{sign} {field[key]}" for key, sign in LIMITS.items() if key in field]
-    return " ".join([str(field.get("type", "any")), *limits])

@@ -84,6 +84,9 @@ def round_folder(path: Path, names: Sequence[str]) -> Iterator[RoundFolder]:
     Raises:
         StorageError: the folder cannot be made or written. UsageError: another's file is in the way.
     """
+    if os.path.lexists(path) and not path.is_dir():
+        kind = "a link to nothing" if path.is_symlink() and not path.exists() else "a file"
+        raise UsageError(f"{path} is {kind}; -o takes a folder", field="output")
     made: list[Path] = []
     staging = None
     try:

@@ -58,6 +58,7 @@ def generate(
     """
     from ..types import GenerateRequest
 
+    _check_encoding(prompt)
     seed = secrets.randbelow(2**31) if seed is None else seed
     request = GenerateRequest(prompt, num_images, seed, tuple(executor or ()))
     with bar(quiet=quiet) as line:
@@ -76,8 +77,19 @@ def generate(
     elif quiet:
         print(output / SHEET)
     else:
-        print(f"{len(names)} pictures, best first: {output / names[0]} to {names[-1]} (seed {seed})")
+        several = f"{len(names)} pictures, best first: {output / names[0]} to {names[-1]}"
+        print(f"{several if len(names) > 1 else f'1 picture: {output / names[0]}'} (seed {seed})")
         print(f"sheet: {output / SHEET}")
+
+
+def _check_encoding(prompt: str) -> None:
+    """Bytes of the command line that are not UTF-8 arrive as half characters."""
+    from ..errors import OptionError
+
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise OptionError("the prompt is not valid UTF-8; check the terminal's encoding", field="prompt") from None
 
 
 def _complete(engine: "LocalEngine", request: "GenerateRequest", settings: list[str]) -> "GenerateRequest":

@@ -79,12 +79,14 @@ def replay(
         made = run.replay(engine_for(flow, weights or []), recipe)
     if output is not None:
         write_file(output, encode_png(made.image, made.recipe))
-    same = made.id == picture_id(image)
+    before, after = _plain(image), _plain(made.image)  # however the file keeps its pixels
+    same = picture_id(before) == picture_id(after)
     if as_json:
         path = None if output is None else str(output)
-        print(json.dumps({"identical": same, "id": made.id, "original": picture_id(image), "path": path}, indent=2))
+        ids = {"id": picture_id(after), "original": picture_id(before)}
+        print(json.dumps({"identical": same, **ids, "path": path}, indent=2))
     else:
-        print("the pixels are identical" if same else f"the pixels differ: {_difference(image, made.image)}")
+        print("the pixels are identical" if same else f"the pixels differ: {_difference(before, after)}")
         if not same and made.recipe.versions != recipe.versions:
             print(f"made with {_versions(recipe)}; here is {_versions(made.recipe)}")
         if output is not None:
@@ -93,12 +95,24 @@ def replay(
         raise typer.Exit(1)
 
 
+def _plain(image: "Image.Image") -> "Image.Image":
+    """In RGB, whatever the file had; in RGBA where it is transparent anywhere."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        lowest, _ = image.getchannel("A").getextrema()
+        if lowest != 255:
+            return image
+    return image.convert("RGB")
+
+
 def _difference(one: "Image.Image", other: "Image.Image") -> str:
     from PIL import ImageChops
 
     if one.size != other.size:
         return f"{one.width} x {one.height} there, {other.width} x {other.height} here"
-    extrema = ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getextrema()
+    if one.mode != other.mode:
+        return "one of them is transparent in places"
+    extrema = ImageChops.difference(one, other).getextrema()
     return f"by at most {max(high for _, high in extrema)} of 255"  # type: ignore[misc]
 
 

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..errors import OptionError
 from ..types import Json, Kind
 
+LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "x"}
+
 
 class StrictOptions(BaseModel):
     """Options of one executor. The one source of validation, `--help`, JSON schema and the page's form."""
@@ -38,7 +40,24 @@ class StrictOptions(BaseModel):
                 raise OptionError(
                     f"no option {name!r}; options are: {', '.join(cls.model_fields)}", field=name
                 ) from None
-            raise OptionError(f"option {name!r}: {first['msg']}, got {first['input']!r:.80}", field=name) from None
+            takes = f"; it takes {cls.allowed(str(first['loc'][0]))}" if first["loc"] else ""
+            raise OptionError(
+                f"option {name!r}: {first['msg']}, got {first['input']!r:.80}{takes}", field=name
+            ) from None
+
+    @classmethod
+    def allowed(cls, option: str) -> str:
+        """What an option takes: `number >= 0 <= 50`, `auto | one | two`, `integer or null`."""
+        return _allowed(cls.model_json_schema()["properties"][option])
+
+
+def _allowed(field: Mapping[str, Any]) -> str:
+    if "enum" in field or "const" in field:
+        return " | ".join(str(value) for value in field.get("enum", [field.get("const")]))
+    if parts := field.get("anyOf"):
+        return " or ".join(_allowed(part) for part in parts)
+    limits = [f"{sign} {field[key]}" for key, sign in LIMITS.items() if key in field]
+    return " ".join([str(field.get("type", "any")), *limits])
 
 
 @dataclass(frozen=True, eq=False)

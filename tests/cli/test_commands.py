@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from dalle_flow.flow.plan import read_plan
+
 Cli = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +69,7 @@ class TestExecutors:
         assert data["flow"] == "embedded"
         assert data["executors"]["dalle"]["kind"] == "generator"
         options = data["executors"]["dalle"]["options"]
-        assert options["top_k"]["default"] == 64, "the flow's, not the class's"
+        assert options["top_k"]["default"] == read_plan().executor("dalle").options["top_k"], "not the class's"
         assert data["executors"]["rank"]["kind"] == "ranker"
 
     def test_a_bad_flow(self, cli: Cli, tmp_path: Path) -> None:
@@ -136,6 +138,9 @@ class TestEvaluate:
         assert said.code == 1
         assert said.err.startswith("error: ")
         assert "nowhere" in said.err
+        for stage in ("scenes", "judge"):
+            assert f"python -m dalle_flow.train {stage}" in said.err
+            assert f"python -m dalle_flow.train {stage}" in " ".join(cli("evaluate", "--help").out.split())
 
     def test_bad_numbers(self, cli: Cli) -> None:
         assert cli("evaluate", "--samples", "0").code == 2

@@ -34,9 +34,10 @@ class TestWriting:
         found = [path.stem for path in sorted((tmp_path / "out").glob("[0-9]*.png"))]
         assert (len(found), found[0], found[-1]) == (number, first, last)
         assert {recipe.seed for recipe in recipes(tmp_path / "out")} == set(range(7, 7 + number))
-        assert (
-            f"{number} pictures, best first: out/{first}.png to {last}.png (seed 7)\nsheet: out/sheet.png" in said.out
+        which = (
+            f"{number} pictures, best first: out/{first}.png to {last}.png" if number > 1 else "1 picture: out/00.png"
         )
+        assert f"{which} (seed 7)\nsheet: out/sheet.png" in said.out
 
     def test_more_than_a_hundred_have_three_digits(self, generate: Cli, tmp_path: Path) -> None:
         generate("a cat", "-n", "101", "--set", "num_inference_steps=1")
@@ -135,6 +136,12 @@ class TestRerun:
         assert generate("a cat", "-n", "1").code == 2
         assert not (tmp_path / "elsewhere.png").exists()
 
+    def test_a_folder_that_is_a_link_to_nothing(self, generate: Cli, tmp_path: Path) -> None:
+        (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+        said = generate("a cat", "-n", "1")
+        assert (said.code, said.err) == (2, "error: out is a link to nothing; -o takes a folder\n")
+        assert not (tmp_path / "elsewhere").exists()
+
     def test_does_not_wait_for_a_pipe(self, generate: Cli, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         os.mkfifo(tmp_path / "out" / "00.png")
@@ -196,7 +203,7 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "blank prompt": ([" \n "], 2, "the prompt is empty"),
     "no prompt": ([], 2, "Missing argument"),
     "long prompt": (["x" * 10_000], 2, f"10000 characters; at most {MAX_PROMPT_CHARACTERS}"),
-    "half a character": (["a \udcff"], 2, "not valid Unicode"),
+    "half a character": (["a \udcff"], 2, "the prompt is not valid UTF-8; check the terminal's encoding"),
     "none": (["a cat", "-n", "0"], 2, "num_images must be 1 to 1000, got 0"),
     "negative": (["a cat", "-n", "-3"], 2, "num_images must be 1 to 1000, got -3"),
     "too many": (["a cat", "-n", "5000"], 2, "num_images must be 1 to 1000, got 5000"),
@@ -217,14 +224,14 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "wrong type": (["a cat", "--set", "contrast=much"], 2, "option 'contrast': Input should be a valid number"),
     "wrong whole number": (["a cat", "--set", "num_inference_steps=2.5"], 2, "a valid integer"),
     "a list": (["a cat", "--set", "contrast=[1]"], 2, "option 'contrast'"),
-    "not a number": (["a cat", "--set", "contrast=NaN"], 2, "option 'contrast'"),
+    "not a number": (["a cat", "--set", "contrast=NaN"], 2, "got 'NaN'; it takes number >= 0 <= 1"),
     "deep": (["a cat", "--set", "contrast=" + "[" * 100_000], 2, "option 'contrast'"),
-    "out of range": (["a cat", "--set", "contrast=1.5"], 2, "less than or equal to 1, got 1.5"),
+    "out of range": (["a cat", "--set", "contrast=1.5"], 2, "equal to 1, got 1.5; it takes number >= 0 <= 1"),
     "no such choice": (["a cat", "--set", "palette=blue"], 2, "'colour' or 'grey', got 'blue'"),
     "unknown role": (["a cat", "--weights", "unet=/x"], 2, "no weights role named 'unet'"),
     "no path": (["a cat", "--weights", "unet"], 2, "--weights takes ROLE=PATH"),
     "no such flow": (["a cat", "--flow", "none.yml"], 2, "none.yml: No such file"),
-    "a file as folder": (["a cat", "-o", "noise.yml"], 1, "cannot write into noise.yml"),
+    "a file as folder": (["a cat", "-o", "noise.yml"], 2, "noise.yml is a file; -o takes a folder"),
     "below a file": (["a cat", "-o", "noise.yml/out"], 1, "cannot write into noise.yml/out"),
     "no place": (["a cat", "-o", "/proc/out"], 1, "cannot write into /proc/out"),
     "long name": (["a cat", "-o", "x" * 300], 1, "File name too long"),

@@ -102,6 +102,26 @@ class TestReplay:
         assert "the pixels differ: by at most" in said.out
         assert json.loads(cli("replay", str(picture), "--flow", str(noise_flow), "--json").out)["identical"] is False
 
+    @pytest.mark.parametrize("mode", ["RGBA", "P"])
+    def test_the_same_pixels_kept_otherwise(self, cli: Cli, picture: Path, noise_flow: Path, mode: str) -> None:
+        image = read_picture(picture)
+        palette = image.quantize(256) if mode == "P" else image.convert(mode)
+        assert palette.mode == mode
+        assert palette.convert("RGB").tobytes() == image.tobytes()
+        picture.write_bytes(encode_png(palette, recipe_of(image)))
+        said = cli("replay", str(picture), "--flow", str(noise_flow))
+        assert (said.code, said.out) == (0, "the pixels are identical\n")
+        data = json.loads(cli("replay", str(picture), "--flow", str(noise_flow), "--json").out)
+        assert (data["identical"], data["id"]) == (True, data["original"])
+
+    def test_transparency_is_a_difference(self, cli: Cli, picture: Path, noise_flow: Path) -> None:
+        image = read_picture(picture)
+        clear = image.convert("RGBA")
+        clear.putpixel((3, 2), (*image.getpixel((3, 2)), 9))  # type: ignore[misc]
+        picture.write_bytes(encode_png(clear, recipe_of(image)))
+        said = cli("replay", str(picture), "--flow", str(noise_flow))
+        assert (said.code, said.out) == (1, "the pixels differ: one of them is transparent in places\n")
+
     def test_another_size_is_told(self, cli: Cli, picture: Path, noise_flow: Path) -> None:
         image = read_picture(picture)
         picture.write_bytes(encode_png(image.resize((34, 10)), recipe_of(image)))
