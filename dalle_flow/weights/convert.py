@@ -61,16 +61,17 @@ def convert(
             f"target {target} is in use; choose a folder that does not exist or is empty.", field="target"
         )
     checkpoint = open_any(source, overrides)
-    building = target.with_name(f".{target.name}.{os.getpid()}.part")
+    place = target.resolve()  # where the target is a link, that of which it is one
+    building = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
         building.mkdir(parents=True)
         write_ours(checkpoint, building, dtype, int8, progress)
         for name, file in tokenizer_files(source, checkpoint.files).items():
             shutil.copyfile(file, building / name)
         lock_files(building, source.name)
-        if target.is_dir():
-            target.rmdir()
-        building.rename(target)
+        if place.is_dir():
+            place.rmdir()
+        building.rename(place)
     except OSError as error:
         raise storage_error("write it", target, error) from error
     finally:

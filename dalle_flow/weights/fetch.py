@@ -181,7 +181,11 @@ class _Getting:
 
 @contextmanager
 def _building(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when all went well, and goes away when not."""
+    """A new folder that takes the place of `folder` when all went well, and goes away when not.
+
+    Where `folder` is a link, that of which it is one: the link stays, and the new folder is on the same disk.
+    """
+    folder = folder.resolve()
     building = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     before = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:

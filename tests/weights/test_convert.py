@@ -197,3 +197,15 @@ def scanned_zeros(model: DalleBart) -> dict[str, np.ndarray]:
         else:
             arrays["/".join((["model"] if path[0] != "lm_head" else []) + path + [leaf])] = np.zeros(shape, np.float32)
     return arrays
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_target_that_is_a_link_stays_one(parity, tmp_path, there):
+    disk, target = tmp_path / "disk", tmp_path / "target"
+    if there:
+        disk.mkdir()
+    target.symlink_to(disk)
+    assert convert(parity / "dalle" / "tiny_vqgan", target) == target
+    assert target.is_symlink()
+    assert (disk / "model.safetensors").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "target"]

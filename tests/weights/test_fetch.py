@@ -411,3 +411,19 @@ def test_the_environment_of_the_hub_is_honoured(hub, tmp_path):
     assert json.loads((tmp_path / "b" / VQGAN / "weights.lock").read_text())["commits"] == {
         REPO: find_entry(VQGAN).revision
     }
+
+
+def test_a_folder_that_is_a_link_stays_one(home, tmp_path):
+    local, disk = tmp_path / "local", tmp_path / "disk"
+    local.mkdir()
+    for name, data in (("config.json", b"{}"), ("flax_model.msgpack", b"x")):
+        (local / name).write_bytes(data)
+    home.mkdir()
+    (home / VQGAN).symlink_to(disk)
+    for again in (False, True):  # first into nothing, then in place of what is there
+        folder = fetch(VQGAN, source=local, again=again)
+        assert folder == home / VQGAN
+        assert folder.is_symlink()
+        assert everything_in(disk) == ["config.json", "flax_model.msgpack", "weights.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "home", "local"]
+    assert [path.name for path in home.iterdir()] == [VQGAN]
