@@ -2,7 +2,8 @@
 
 A round is written whole or not at all: into a hidden folder beside, then moved. A later round into the same folder
 replaces the files of the earlier one, those that round.json lists and that were not changed since, and no others.
-Where anybody else's file is in the way, the command refuses before any work is done.
+Where anybody else's file is in the way, the command refuses before any work is done; where it came while the work was
+done, the round goes into a folder of its own.
 """
 
 import hashlib
@@ -37,19 +38,20 @@ class RoundFolder:
         self.names = [*names, SHEET]
         self._staging = staging
         self._earlier = _listed(path)
-        for name in self.names:
-            if os.path.lexists(path / name) and not self._is_ours(name):
-                raise UsageError(
-                    f"{path / name} exists and is not a picture of an earlier round here, or was changed since; "
-                    "move it away, or choose another folder with -o",
-                    field="output",
-                )
+        if name := self._in_the_way():
+            raise UsageError(
+                f"{path / name} exists and is not a picture of an earlier round here, or was changed since; "
+                "move it away, or choose another folder with -o",
+                field="output",
+            )
 
     def save(self, round_id: str, files: Mapping[str, bytes]) -> None:
         """Write all files of the round, then replace those of the earlier one.
 
         Raises:
-            StorageError: it could not be written; the folder is as it was.
+            StorageError: it could not be written, and the folder is as it was (only where the disk fails between two
+                renames, some pictures are of the new round already); or somebody changed the folder meanwhile: then
+                their files stay, and the new round lies in a folder of its own beside them.
         """
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         manifest = json.dumps({"round": round_id, "files": hashes}, indent=1) + "\n"
@@ -58,8 +60,10 @@ class RoundFolder:
                 (self._staging / name).write_bytes(data)
             except OSError as error:
                 raise _cannot("write", self.path / name, error) from None
-        stale = [name for name in self._earlier if name not in files and self._is_ours(name)]
         with _uninterrupted():
+            if changed := self._changed_meanwhile():
+                raise self._kept_apart(changed)
+            stale = [name for name in self._earlier if name not in files and self._is_ours(name)]
             for name in (MANIFEST, *files):  # the manifest first: what is listed and not there does no harm
                 try:
                     (self._staging / name).replace(self.path / name)
@@ -67,6 +71,29 @@ class RoundFolder:
                     raise _cannot("write", self.path / name, error) from None
             for name in stale:
                 (self.path / name).unlink(missing_ok=True)
+
+    def _in_the_way(self) -> str | None:
+        """The first file that must not be replaced."""
+        return next((n for n in self.names if os.path.lexists(self.path / n) and not self._is_ours(n)), None)
+
+    def _changed_meanwhile(self) -> str | None:
+        """The first file that was edited, or written by another run, since the round began."""
+        try:
+            listed = _listed(self.path)
+        except UsageError:
+            return MANIFEST
+        return self._in_the_way() or (MANIFEST if listed != self._earlier else None)
+
+    def _kept_apart(self, changed: str) -> StorageError:
+        place = self.path / self._staging.name.removeprefix(".")
+        try:
+            self._staging.chmod(0o755)  # a temporary folder is private; a result is an ordinary one
+            self._staging.replace(place)
+        except OSError as error:
+            return _cannot("write", place, error)
+        return StorageError(
+            f"{self.path / changed} was changed while the pictures were made, and is left as it is; they are in {place}"
+        )
 
     def _is_ours(self, name: str) -> bool:
         if name not in self._earlier or not (self.path / name).is_file():
