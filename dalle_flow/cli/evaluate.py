@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .flags import AsJson, Flow
 from .screen import bar
 
 
@@ -24,10 +25,8 @@ def evaluate(
     sheet: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Where to write a PNG of the first pictures, unchosen.")
     ] = None,
-    flow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    flow: Flow = None,
+    as_json: AsJson = False,
 ) -> None:
     """Judge generator, ranker and codec.
 

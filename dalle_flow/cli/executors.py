@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from .flags import AsJson, Flow
 
 
 def executors(
-    flow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    flow: Flow = None,
+    as_json: AsJson = False,
 ) -> None:
     """List executors and their options.
 

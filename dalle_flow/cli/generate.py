@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .flags import AsJson, Flow, Weights
 from .folder import SHEET, picture_names, round_folder
 from .screen import Bar, bar
 
@@ -38,14 +39,9 @@ def generate(
         list[str] | None,
         typer.Option("--set", metavar="[EXECUTOR.]OPTION=VALUE", help="An option; 'dalle-flow executors' lists them."),
     ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights in place of the flow's: a path, or a fetched name."),
-    ] = None,
-    flow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    weights: Weights = None,
+    flow: Flow = None,
+    as_json: AsJson = False,
     metadata: Annotated[
         bool, typer.Option("--metadata/--no-metadata", help="Whether each picture carries its recipe.")
     ] = True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import StorageError, UsageError
+from .flags import AsJson, Flow, Weights
 from .screen import bar, printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ Picture = Annotated[Path, typer.Argument(metavar="FILE.png", help="A picture wit
 
 def show(
     file: Picture,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the recipe inside a picture."""
     from ..images import picture_id, read_picture, recipe_of
@@ -51,14 +52,9 @@ def _lines(image: "Image.Image", recipe: "Recipe", identity: str) -> list[str]:
 def replay(
     file: Picture,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.png", help="Where to write it.")] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[EXECUTOR.]ROLE=PATH", help="Weights in place of the flow's: a path, or a fetched name."),
-    ] = None,
-    flow: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
+    weights: Weights = None,
+    flow: Flow = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a picture again from its recipe.
 
