@@ -44,7 +44,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
     def begin(*arguments: str, cwd: Path = tmp_path, limits: Sequence[str] = (), **environment: str) -> Process:
-        known = {**os.environ, "PYTHONPATH": str(PLUGIN), "DALLE_FLOW_HOME": str(tmp_path / "home"), **environment}
+        ours = {"PYTHONPATH": str(PLUGIN), "DALLE_FLOW_HOME": str(tmp_path / "home")}
+        ours |= {"PYTHONDONTWRITEBYTECODE": "1"}  # where files may not grow, Python would write its own cut short
+        known = {**os.environ, **ours, **environment}
         process = subprocess.Popen(
             [*limits, sys.executable, "-m", "dalle_flow", *arguments],
             cwd=cwd,

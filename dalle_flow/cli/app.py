@@ -77,11 +77,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_unwritten_output()
         return 1
     except DalleFlowError as error:
         return _fail(error.message, 2 if isinstance(error, UsageError) else 1)
     except OSError as error:
+        _give_up_unwritten_output()
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}", 1)
     except Exception as error:
@@ -98,6 +99,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _terminate(number: int, frame: object) -> None:
     sys.exit(128 + number)
+
+
+def _give_up_unwritten_output() -> None:
+    """What could not be written to stdout would be tried once more at exit, and fail once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -17,6 +17,12 @@ import pytest
 from dalle_flow.images import read_picture, recipe_of
 
 Command = Callable[..., Any]
+# A shell that runs us in the background has its programs ignore Ctrl-C, and they hand that on.
+HEAR_CTRL_C = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+]
 PLUGIN = Path(__file__).parents[1] / "plugin"
 MANY = ["-n", "40", "--set", "step_s=0.05"]  # 6 seconds, if nobody stops it
 
@@ -90,7 +96,7 @@ def test_an_interrupt_leaves_nothing_half_done(
     if earlier:
         command("generate", "a cat", "-n", "2", *arguments)
     before = {path.name: path.read_bytes() for path in (tmp_path / "new").rglob("*.*")}
-    process = start("generate", "a dog", *MANY, *arguments)
+    process = start("generate", "a dog", *MANY, *arguments, limits=HEAR_CTRL_C)
     wait_for(lambda: list((tmp_path / "new").rglob(".round-*")))
     time.sleep(0.2)
     process.send_signal(number)
