@@ -24,6 +24,7 @@ PARAMETERS_CHUNK = "parameters"  # the text that Stable Diffusion web UI and its
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 2**26  # 8192 x 8192
 FORMATS = ("PNG", "JPEG", "WEBP")
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")  # how files of these formats begin
 
 
 def to_image(pixels: "torch.Tensor") -> Image.Image:
@@ -62,6 +63,8 @@ def decode(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise PictureError(f"the picture is too large; at most {MAX_PIXELS} pixels are allowed") from None
     except UnidentifiedImageError:
+        if data.startswith(SIGNATURES):
+            raise PictureError("the picture is damaged: its first parts cannot be read") from None
         raise PictureError(f"not a picture of a kind that is read here: {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError):
         # The decoder's own words are not passed on: they have told attackers about memory before.
@@ -158,5 +161,7 @@ def contact_sheet(
         score = "" if candidate.score is None else f"{candidate.score.cosine:.3f}"
         draw.text((x + 34, y + cell + 6), score, fill="#9ecbff", font=font)
         name = candidate.recipe.executor
-        draw.text((x + cell - 2 - draw.textlength(name, font), y + cell + 6), name, fill="#8b93a1", font=font)
+        start = cell - 2 - draw.textlength(name, font)
+        if start > 34 + draw.textlength(score, font):  # where there is room beside the score
+            draw.text((x + start, y + cell + 6), name, fill="#8b93a1", font=font)
     return sheet

@@ -295,3 +295,10 @@ class TestContactSheet:
 
 def candidates_of(number: int, size: tuple[int, int]) -> list[Candidate]:
     return [Candidate(str(i), image_of(*size), RECIPE, Score(0.3 - i / 100, 1 / number)) for i in range(number)]
+
+
+def test_a_png_with_a_changed_chunk_is_called_damaged() -> None:
+    data = bytearray(encode_png(Image.new("RGB", (4, 4)), None))
+    data[20] ^= 1  # in the header chunk, whose checksum no longer fits
+    with pytest.raises(PictureError, match="damaged"):
+        decode(bytes(data))

@@ -1,8 +1,8 @@
 """Measure the embedded family: what the judge sees in its pictures, what its CLIP tells apart, what its codec keeps.
 
 Pictures come through the same engine and executors as a person's do. Prompts are the canonical captions of scenes that
-were never trained on, so that every fact that is scored is in the prompt. Each score has a 95 % interval from
-resampling the scenes.
+were never trained on, so that every fact that is scored is in the prompt. `single` is the mean over all pictures made,
+`best_of_9` the one of each nine that CLIP ranks first. Each score has a 95 % interval from resampling the scenes.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..engine.local import LocalEngine
@@ -37,6 +37,7 @@ from .world import S0, World
 BEST_OF = 9
 RESAMPLES = 500
 SHEET_PROMPTS = 12
+TITLE_PX = 24  # height of the prompt above its pictures
 FACTS = ("object", "colour", "relation", "count", "style", "background", "all")
 Progress = Callable[[int, int], None]
 
@@ -82,7 +83,7 @@ def evaluate(
             progress(i + 1, samples)
     if sheet is not None:
         write_file(sheet, encode_png(uncurated_sheet(rounds[:SHEET_PROMPTS])))
-    first = [min(candidates, key=lambda c: c.recipe.seed) for candidates in rounds]
+    pictures = [picture for candidates in rounds for picture in candidates]
     best = [candidates[0] for candidates in rounds]
     everything = draw_pixels(dataset, torch.arange(min(1000, len(dataset))))
     every_scene = [dataset.scene(i) for i in range(len(everything))]
@@ -96,7 +97,7 @@ def evaluate(
         "real": _judged(examiner, everything, every_scene, world),
         "codec": _judged(examiner, kept, every_scene, world),
         "codec_psnr_db": round(codec, 2),
-        "single": _judged(examiner, _pixels(first), scenes, world),
+        "single": _judged(examiner, _pixels(pictures), [s for s in scenes for _ in range(BEST_OF)], world, BEST_OF),
         f"best_of_{BEST_OF}": _judged(examiner, _pixels(best), scenes, world),
         "clip": {k: round(v, 3) for k, v in _clip_scores(engine, dataset).items()},
     }
@@ -112,13 +113,16 @@ def load_judge(folder: Path, world: World) -> Judge:
 
 
 def uncurated_sheet(rounds: Sequence[Sequence[Candidate]], columns: int = 2) -> Image.Image:
-    """Rows of all candidates of each prompt, best first by CLIP, none left out."""
+    """All candidates of each prompt below it, best first by CLIP, none left out."""
     strips = [contact_sheet(candidates, columns=len(candidates), min_side_px=64) for candidates in rounds]
-    width, height = max(s.width for s in strips), max(s.height for s in strips)
+    width, height = max(s.width for s in strips), max(s.height for s in strips) + TITLE_PX
     rows = -(-len(strips) // columns)
     sheet = Image.new("RGB", (width * columns, height * rows), "#16181d")
-    for i, strip in enumerate(strips):
-        sheet.paste(strip, (i % columns * width, i // columns * height))
+    draw = ImageDraw.Draw(sheet)
+    for i, (strip, candidates) in enumerate(zip(strips, rounds, strict=True)):
+        x, y = i % columns * width, i // columns * height
+        draw.text((x + 12, y + 8), candidates[0].recipe.prompt, fill="#ffffff", font=ImageFont.load_default(15))
+        sheet.paste(strip, (x, y + TITLE_PX))
     return sheet
 
 
@@ -151,12 +155,18 @@ def _pixels(candidates: Sequence[Candidate]) -> Tensor:
     return as_pixels(np.stack([np.asarray(c.image) for c in candidates]))
 
 
-def _judged(judge: Judge, pixels: Tensor, scenes: Sequence[Scene], world: World) -> dict[str, Figure | None]:
-    """Scores by fact, rounded to 3 digits; None where no scene states that fact."""
+def _judged(
+    judge: Judge, pixels: Tensor, scenes: Sequence[Scene], world: World, per_scene: int = 1
+) -> dict[str, Figure | None]:
+    """Scores by fact, rounded to 3 digits; None where no scene states that fact.
+
+    `per_scene` pictures in a row belong to one scene; the interval comes from drawing scenes, not pictures.
+    """
     found = verdicts(see(judge, pixels), scenes, world)
+    groups = [found[i : i + per_scene] for i in range(0, len(found), per_scene)]
     value = scores(found)
     rng = np.random.default_rng(0)
-    draws = [scores(_resampled(found, rng)) for _ in range(RESAMPLES)]
+    draws = [scores(_resampled(groups, rng)) for _ in range(RESAMPLES)]
     figures: dict[str, Figure | None] = {}
     for fact in FACTS:
         if np.isnan(value[fact]):
@@ -167,8 +177,8 @@ def _judged(judge: Judge, pixels: Tensor, scenes: Sequence[Scene], world: World)
     return figures
 
 
-def _resampled(found: Sequence[Verdict], rng: np.random.Generator) -> list[Verdict]:
-    return [found[i] for i in rng.integers(len(found), size=len(found))]
+def _resampled(groups: Sequence[Sequence[Verdict]], rng: np.random.Generator) -> list[Verdict]:
+    return [verdict for i in rng.integers(len(groups), size=len(groups)) for verdict in groups[i]]
 
 
 @torch.inference_mode()
