@@ -41,8 +41,11 @@ class Plan:
         return self.executors[name]
 
     def with_weights(self, name: str, weights: Mapping[str, Path]) -> "Plan":
-        """The same flow with other weights for one executor."""
-        changed = replace(self.executor(name), weights={**self.executor(name).weights, **weights})
+        """The same flow with other weights for one executor.
+
+        Its options become the executor's own defaults: those of the flow were chosen for the flow's weights.
+        """
+        changed = replace(self.executor(name), weights={**self.executor(name).weights, **weights}, options={})
         return replace(self, executors={**self.executors, name: changed})
 
 

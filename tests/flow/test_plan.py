@@ -127,6 +127,8 @@ def test_other_weights_for_one_executor(tmp_path: Path) -> None:
     plan = read_plan(flow(tmp_path, GOOD))
     other = plan.with_weights("big", {"dalle": Path("/x")})
     assert other.executor("big").weights == {"dalle": Path("/x"), "codec": Path("/models/vqgan")}
+    assert plan.executor("big").options
+    assert other.executor("big").options == {}  # they were chosen for the flow's own weights
     assert plan.executor("big").weights["dalle"] == tmp_path / "models" / "mega"
     with pytest.raises(UnknownNameError):
         plan.with_weights("small", {})
