@@ -34,7 +34,7 @@ COURSES = {
     "codec": Course(steps=1500, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
     "decoder": Course(steps=1050, batch_size=64, learning_rate=1e-3, betas=(0.9, 0.95), ema_decay=0.995),
     "dalle": Course(steps=3500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
-    "clip": Course(steps=1400, batch_size=128, learning_rate=1e-3, warmup_steps=200),
+    "clip": Course(steps=1550, batch_size=128, learning_rate=1e-3, warmup_steps=200),
 }
 TOKENIZER_CAPTIONS = 60_000
 RECONSTRUCTIONS = "reconstructed.npy"
