@@ -22,7 +22,7 @@ from .clip import ClipLesson, Hints, clip_config
 from .codec import CodecLesson, DecoderLesson, codec_config
 from .dalle import DalleLesson, dalle_config, encode_dataset, save_array
 from .data import Dataset, Job, render_split
-from .judge import Judge, JudgeConfig, JudgeLesson
+from .judge import Judge, JudgeLesson, load_judge
 from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
 from .scenes import scene_at
 from .sprites import load_sprites
@@ -69,9 +69,7 @@ class Workshop:
 
     def judge(self, name: str = "judge") -> Judge:
         """A trained judge, frozen."""
-        judge = Judge(JudgeConfig.of(self.world))
-        judge.load_state_dict(averaged_state(self.work / name))
-        return judge.eval().requires_grad_(False)
+        return load_judge(self.work / name, self.world)
 
     def codec(self) -> VQGAN:
         """The trained codec, frozen; with its better decoder when that was trained."""

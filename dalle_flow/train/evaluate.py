@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..engine.local import LocalEngine
-from ..errors import OptionError, UsageError, WeightsError
+from ..errors import OptionError, UsageError
 from ..executors.clip import ClipRanker
 from ..flow import run
 from ..flow.plan import EMBEDDED, read_plan
@@ -27,8 +27,7 @@ from .batches import as_pixels, draw_pixels
 from .captions import canonical
 from .codec import peak_signal_to_noise
 from .data import Dataset
-from .judge import Judge, JudgeConfig
-from .loop import CHECKPOINT, averaged_state
+from .judge import Judge, load_judge
 from .match import match_scores
 from .scenes import Scene
 from .verdict import Verdict, scores, see, verdicts
@@ -40,8 +39,6 @@ SHEET_PROMPTS = 12
 TITLE_PX = 24  # height of the prompt above its pictures
 FACTS = ("object", "colour", "relation", "count", "style", "background", "all")
 Progress = Callable[[int, int], None]
-
-
 Figure = tuple[float, float, float]  # the score, and the ends of its 95 % interval
 
 
@@ -101,15 +98,6 @@ def evaluate(
         f"best_of_{BEST_OF}": _judged(examiner, _pixels(best), scenes, world),
         "clip": {k: round(v, 3) for k, v in _clip_scores(engine, dataset).items()},
     }
-
-
-def load_judge(folder: Path, world: World) -> Judge:
-    """A trained judge; WeightsError saying how to train one when there is none."""
-    if not (folder / CHECKPOINT).exists():
-        raise WeightsError(f"no judge in {folder}; train one with: python -m dalle_flow.train judge")
-    judge = Judge(JudgeConfig.of(world))
-    judge.load_state_dict(averaged_state(folder))
-    return judge.eval().requires_grad_(False)
 
 
 def uncurated_sheet(rounds: Sequence[Sequence[Candidate]], columns: int = 2) -> Image.Image:

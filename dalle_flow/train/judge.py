@@ -8,15 +8,17 @@ Shapes: B batch, C channels, H W pixels, G grid (16).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import WeightsError
 from .batches import Batch, draw
 from .data import Dataset
-from .loop import Lesson
+from .loop import CHECKPOINT, Lesson, averaged_state
 from .targets import CELLS as GRID
 from .world import World
 
@@ -127,6 +129,15 @@ def perceptual_distance(judge: Judge, ours: Tensor, theirs: Tensor) -> Tensor:
     for feature, target in zip(judge.features(ours), targets, strict=True):
         distance = distance + (F.normalize(feature, dim=1) - target).float().square().sum(1).mean()
     return distance
+
+
+def load_judge(folder: Path, world: World) -> Judge:
+    """A trained judge, frozen; WeightsError saying how to train one when there is none."""
+    if not (folder / CHECKPOINT).exists():
+        raise WeightsError(f"no judge in {folder}; train one with: python -m dalle_flow.train judge")
+    judge = Judge(JudgeConfig.of(world))
+    judge.load_state_dict(averaged_state(folder))
+    return judge.eval().requires_grad_(False)
 
 
 class JudgeLesson(Lesson):
