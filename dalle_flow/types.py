@@ -31,6 +31,17 @@ class Kind(StrEnum):
     SEGMENTER = "segmenter"
 
 
+class RoundKind(StrEnum):
+    """What a round asks for: one step with a person at its end."""
+
+    GENERATE = "generate"  # text -> pictures
+    REFINE = "refine"  # picture + text -> pictures like it
+    INPAINT = "inpaint"  # picture + mask + text -> pictures with a part made new
+    INTERPOLATE = "interpolate"  # two texts -> a row of pictures from one to the other
+    UPSCALE = "upscale"  # picture -> a larger one
+    SEGMENT = "segment"  # picture + text -> a mask of what the text names
+
+
 @dataclass(frozen=True)
 class ExecutorPlan:
     """One executor of a flow: its class by registry name, weights by role, options that a request does not give."""

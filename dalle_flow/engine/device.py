@@ -27,7 +27,9 @@ def run_slots(executor: Executor, task: Task) -> Iterator[Output]:
                 yield output
             active = [slot for slot in active if slot not in done]
             finished_steps += sum(slot.of for slot in done)
-            steps = [slot.of for slot in (*active, *done)]  # slots of one task take equally many steps
-            yield Progress(finished_steps + sum(slot.step for slot in active), steps[0] * len(task))
+            # What is not admitted yet will take as long as what is here; slots of one task mostly take equally long.
+            waiting = (len(task) - admitted) * max(slot.of for slot in (*active, *done))
+            of = finished_steps + sum(slot.of for slot in active) + waiting
+            yield Progress(finished_steps + sum(slot.step for slot in active), of)
     finally:
         executor.drop([slot for slot in active if slot.step < slot.of])

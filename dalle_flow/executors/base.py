@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import OptionError
-from ..types import Json, Kind
+from ..types import Json, Kind, RoundKind
 
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "x"}
 
@@ -62,9 +62,10 @@ def _allowed(field: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Work for one executor: `len(seeds)` pictures to make, or `len(images)` pictures to score.
+    """Work for one executor: `len(seeds)` pictures to make, or `len(images)` to score, upscale or segment.
 
-    Picture i of the task is `seeds[i]`; `first` is the index of the task's first picture in the request it came from.
+    Picture i of the task is `seeds[i]`; `first` is the index of the task's first picture in the request it came from,
+    `of` how many pictures the whole request has. `options` are of the class that `Executor.verbs` names for `kind`.
     """
 
     prompt: str
@@ -73,14 +74,23 @@ class Task:
     images: tuple[Image.Image, ...] = ()
     first: int = 0
     preview_every: int = 0  # steps between previews; 0: none
+    kind: RoundKind = RoundKind.GENERATE
+    init: Image.Image | None = None  # refine, inpaint: the picture to start from, RGB or RGBA
+    mask: Image.Image | None = None  # inpaint: "L", as large as `init`; white is made new, black is kept
+    prompt_to: str | None = None  # interpolate: picture 0 shows `prompt`, the last one this
+    of: int = 0  # pictures of the whole request; 0: as many as are here
 
     def __len__(self) -> int:
         return max(len(self.seeds), len(self.images))
 
+    def position(self, index: int) -> float:
+        """Where picture `index` of the request stands between `prompt` (0) and `prompt_to` (1)."""
+        return index / max(1, (self.of or len(self)) - 1)
+
     def part(self, start: int, stop: int) -> "Task":
         """The pictures start..stop of this task as a task of their own."""
         seeds, images = self.seeds[start:stop], self.images[start:stop]
-        return replace(self, seeds=seeds, images=images, first=self.first + start)
+        return replace(self, seeds=seeds, images=images, first=self.first + start, of=self.of or len(self))
 
 
 @dataclass(eq=False)
@@ -109,7 +119,10 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A slot is finished; it holds nothing in the executor any more. `result` is a picture, or a ranker's cosine."""
+    """A slot is finished; it holds nothing in the executor any more.
+
+    `result` is a picture; of a segmenter the mask, "L", white where the prompt is; of a ranker the cosine.
+    """
 
     slot: Slot
     result: Image.Image | float
@@ -122,7 +135,8 @@ class Executor(ABC):
     """Base of all executors. `capacity` is how many slots it holds at a time."""
 
     kind: ClassVar[Kind]
-    Options: ClassVar[type[StrictOptions]]
+    Options: ClassVar[type[StrictOptions]]  # of its first verb; what the others take besides, `verbs` says
+    verbs: ClassVar[Mapping[RoundKind, type[StrictOptions]]] = {}  # rounds it can do, each with its options
     roles: ClassVar[tuple[str, ...]]  # names of the weights it needs: each a folder or file
     capacity: int
     weights_id: str  # hash of the weights, for recipes
@@ -154,6 +168,6 @@ class Executor(ABC):
         return ()
 
     @classmethod
-    def option_schema(cls) -> dict[str, Any]:
-        """JSON schema of the options."""
-        return cls.Options.model_json_schema()
+    def option_schema(cls, kind: RoundKind | None = None) -> dict[str, Any]:
+        """JSON schema of the options of a kind of round; None: of its first verb."""
+        return (cls.Options if kind is None else cls.verbs[kind]).model_json_schema()

@@ -27,7 +27,7 @@ from ..models.text.hashtags import HashtagSplitter, split_at_symbols
 from ..models.text.known_words import read_known_words, unknown_words
 from ..models.text.normalize import TextNormalizer
 from ..models.vqgan import VQGAN, VQGANConfig
-from ..types import Kind
+from ..types import Kind, RoundKind
 from ..weights.files import load_dalle_bart, load_vqgan
 from ..weights.identity import weights_id
 from .base import Done, Executor, Output, Preview, Slot, StrictOptions, Task
@@ -55,6 +55,8 @@ class DalleGenerator(Executor):
         temperature: float = Field(1.0, ge=0.01, le=10, description="above 1: more variety, below: more of the likely")
         top_k: int = Field(50, ge=0, le=2**20, description="draw each code from the k likeliest; 0 takes all")
         top_p: float = Field(1.0, gt=0, le=1, description="draw from the likeliest codes that make up this share")
+
+    verbs: ClassVar[Mapping[RoundKind, type[StrictOptions]]] = {RoundKind.GENERATE: Options}
 
     def __init__(self, model: DalleBart, codec: VQGAN, tokenizer: DalleTokenizer, weights_id: str):
         _check_fit(model.config, codec.config, tokenizer)

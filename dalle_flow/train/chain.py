@@ -14,6 +14,8 @@ from torch import nn
 from ..errors import WeightsError
 from ..models.clip import CLIP
 from ..models.dalle_bart import DalleBart
+from ..models.latent_text import LatentTextEncoder
+from ..models.latent_unet import LatentUNet
 from ..models.text.bpe import DalleTokenizer
 from ..models.vqgan import VQGAN
 from ..weights.ours import save_ours
@@ -22,6 +24,7 @@ from .clip import ClipLesson, Hints, clip_config
 from .codec import CodecLesson, DecoderLesson, codec_config
 from .dalle import DalleLesson, dalle_config, encode_dataset, save_array
 from .data import Dataset, Job, render_split
+from .diffusion import DiffusionLesson, Painter, text_config, unet_config
 from .judge import Judge, JudgeLesson, load_judge
 from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
 from .scenes import scene_at
@@ -34,6 +37,7 @@ COURSES = {
     "codec": Course(steps=1500, batch_size=64, learning_rate=1.5e-3, betas=(0.9, 0.95), weight_decay=0.01),
     "decoder": Course(steps=1050, batch_size=64, learning_rate=1e-3, betas=(0.9, 0.95), ema_decay=0.995),
     "dalle": Course(steps=3500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
+    "diffusion": Course(steps=7000, batch_size=64, learning_rate=1e-3, warmup_steps=300),
     "clip": Course(steps=1550, batch_size=128, learning_rate=1e-3, warmup_steps=200),
 }
 TOKENIZER_CAPTIONS = 60_000
@@ -94,6 +98,14 @@ class Workshop:
         codec = codec_config(self.size_px)
         codes_per_picture = (self.size_px // codec.downscale) ** 2
         return DalleBart(dalle_config(codec.num_codes, codes_per_picture, self.tokenizer().vocab_size, MAX_LENGTH))
+
+    def painter(self) -> Painter:
+        """An untrained diffusion model of the right size, its latents scaled to a deviation of 1."""
+        tokenizer, codec = self.tokenizer(), self.codec()
+        used = torch.from_numpy(self.codes("val").astype(np.int64))  # (N, K)
+        scale = 1 / float(codec.quantize.embedding.weight[used].std())
+        text = LatentTextEncoder(text_config(tokenizer.vocab_size, MAX_LENGTH))
+        return Painter(text, LatentUNet(unet_config(self.size_px, round(scale, 5))))
 
     def clip(self) -> CLIP:
         """An untrained CLIP of the right size."""
@@ -198,6 +210,14 @@ def train_dalle(shop: Workshop) -> None:
     shop.learn("dalle", lesson, shop.dalle())
 
 
+def train_diffusion(shop: Workshop) -> None:
+    torch.manual_seed(shop.seed)
+    codes = [shop.codes(split) for split in ("train", "val")]
+    scenes = [shop.dataset(split) for split in ("train", "val")]
+    lesson = DiffusionLesson(shop.painter(), shop.tokenizer(), shop.codec(), scenes[0], codes[0], scenes[1], codes[1])
+    shop.learn("diffusion", lesson, shop.painter())
+
+
 def train_clip(shop: Workshop) -> None:
     torch.manual_seed(shop.seed)
     reconstructed = _made(shop.work / RECONSTRUCTIONS, "reconstruct")
@@ -228,6 +248,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "decoder": train_decoder,
     "reconstruct": reconstruct,
     "dalle": train_dalle,
+    "diffusion": train_diffusion,
     "clip": train_clip,
     "export": export_weights,
 }
