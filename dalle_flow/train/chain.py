@@ -16,6 +16,7 @@ from ..models.clip import CLIP
 from ..models.dalle_bart import DalleBart
 from ..models.latent_text import LatentTextEncoder
 from ..models.latent_unet import LatentUNet
+from ..models.srvgg import SRVGG
 from ..models.text.bpe import DalleTokenizer
 from ..models.vqgan import VQGAN
 from ..weights.ours import save_ours
@@ -30,6 +31,7 @@ from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
 from .scenes import scene_at
 from .sprites import load_sprites
 from .tokenizer import MAX_LENGTH, train_tokenizer
+from .upscale import SCALE, Pairs, UpscaleLesson, shrink_dataset, through_codec, upscale_config
 from .world import S0, World
 
 COURSES = {
@@ -39,10 +41,12 @@ COURSES = {
     "dalle": Course(steps=3500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
     "diffusion": Course(steps=7000, batch_size=64, learning_rate=1e-3, warmup_steps=300),
     "clip": Course(steps=1550, batch_size=128, learning_rate=1e-3, warmup_steps=200),
+    "upscale": Course(steps=4000, batch_size=16, learning_rate=1e-3, weight_decay=0),
 }
 TOKENIZER_CAPTIONS = 60_000
 RECONSTRUCTIONS = "reconstructed.npy"
 RECONSTRUCTED = 24_000  # pictures passed through the codec for CLIP to see
+LARGE = {"train": 5000, "val": 300}  # pictures rendered larger, for the upscaler; `large_train` and so on
 
 
 class Paused(Exception):
@@ -226,6 +230,29 @@ def train_clip(shop: Workshop) -> None:
     shop.learn("clip", lesson, average)
 
 
+def render_large(shop: Workshop) -> None:
+    """Scenes at the upscaler's output size, and what it gets to see of them: smaller, and through the codec."""
+    torch.set_num_threads(shop.threads)
+    sprites, codec = shop.work.parent / "sprites.npz", shop.codec()
+    load_sprites(sprites, shop.font)
+    for split, number in LARGE.items():
+        folder = shop.work / f"large_{split}"
+        job: Any = Job(folder, sprites, split, number, SCALE * shop.size_px)  # type: ignore[arg-type]
+        small = shrink_dataset(render_split(job, shop.world, processes=shop.threads))
+        save_array(folder / "small.npy", small)
+        save_array(folder / RECONSTRUCTIONS, through_codec(small, codec))
+
+
+def train_upscale(shop: Workshop) -> None:
+    torch.manual_seed(shop.seed)
+    pairs = []
+    for split in LARGE:
+        folder = shop.work / f"large_{split}"
+        small, decoded = (_made(folder / name, "large") for name in ("small.npy", RECONSTRUCTIONS))
+        pairs.append(Pairs(shop.dataset(f"large_{split}").images, small, decoded))
+    shop.learn("upscale", UpscaleLesson(*pairs), SRVGG(upscale_config()))
+
+
 def export_weights(shop: Workshop) -> None:
     """Averaged weights in our layout, with the tokenizer beside each model that reads text: `work`/export."""
     target = shop.work / "export"
@@ -237,6 +264,10 @@ def export_weights(shop: Workshop) -> None:
         if name != "codec":
             for file in sorted((shop.work / "tokenizer").iterdir()):
                 shutil.copyfile(file, target / name / file.name)
+    if (shop.work / "upscale" / CHECKPOINT).exists():
+        upscaler = SRVGG(upscale_config())
+        upscaler.load_state_dict(averaged_state(shop.work / "upscale"))
+        save_ours(upscaler, target / "upscale", dtype=torch.float16)
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
@@ -250,5 +281,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "dalle": train_dalle,
     "diffusion": train_diffusion,
     "clip": train_clip,
+    "large": render_large,
+    "upscale": train_upscale,
     "export": export_weights,
 }
