@@ -196,12 +196,30 @@ class VisionTransformer(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         if pixels.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(f"pixels must be (B, 3, {self.image_size}, {self.image_size}), got {tuple(pixels.shape)}")
-        x = self.conv1(pixels).flatten(2).transpose(1, 2)  # (B, h*w, D)
+        return self.pool(self.transformer(self.embed(pixels)))
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W), sides any multiples of the patch -> (B, 1 + h*w, D): what the first block reads."""
+        x = self.conv1(pixels)  # (B, D, h, w)
+        positions = self.positions(x.shape[2], x.shape[3])
+        x = x.flatten(2).transpose(1, 2)  # (B, h*w, D)
         first = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)  # (B, 1, D)
-        x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)  # (B, 1 + h*w, D)
-        x = self.transformer(self.ln_pre(x))
-        features: Tensor = self.ln_post(x[:, 0]) @ self.proj  # (B, E)
-        return features
+        x = torch.cat([first, x], dim=1) + positions.to(x.dtype)  # (B, 1 + h*w, D)
+        return self.ln_pre(x)  # type: ignore[no-any-return]
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """(1 + h*w, D) for a grid of patches; between the learnt places, where it is another, bicubically."""
+        table: Tensor = self.positional_embedding
+        side = math.isqrt(len(table) - 1)
+        if (height, width) == (side, side):
+            return table
+        grid = table[1:].t().unflatten(1, (side, side))[None]  # (1, D, side, side)
+        grid = F.interpolate(grid, (height, width), mode="bicubic")[0]  # (D, h, w)
+        return torch.cat([table[:1], grid.flatten(1).t()])
+
+    def pool(self, states: Tensor) -> Tensor:
+        """(B, 1 + h*w, D) after the last block -> (B, E) features."""
+        return self.ln_post(states[:, 0]) @ self.proj  # type: ignore[no-any-return]
 
 
 class CLIP(nn.Module):
