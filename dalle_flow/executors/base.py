@@ -138,6 +138,7 @@ class Executor(ABC):
     Options: ClassVar[type[StrictOptions]]  # of its first verb; what the others take besides, `verbs` says
     verbs: ClassVar[Mapping[RoundKind, type[StrictOptions]]] = {}  # rounds it can do, each with its options
     roles: ClassVar[tuple[str, ...]]  # names of the weights it needs: each a folder or file
+    optional_roles: ClassVar[tuple[str, ...]] = ()  # weights it can do without
     capacity: int
     weights_id: str  # hash of the weights, for recipes
 
