@@ -213,7 +213,7 @@ class VisionTransformer(nn.Module):
         side = math.isqrt(len(table) - 1)
         if (height, width) == (side, side):
             return table
-        grid = table[1:].t().unflatten(1, (side, side))[None]  # (1, D, side, side)
+        grid = table[1:].t().reshape(1, -1, side, side)  # (1, D, side, side)
         grid = F.interpolate(grid, (height, width), mode="bicubic")[0]  # (D, h, w)
         return torch.cat([table[:1], grid.flatten(1).t()])
 

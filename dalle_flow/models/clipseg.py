@@ -74,8 +74,11 @@ class CLIPSegConfig:
             raise ValueError(f"clip must be a table of CLIP's sizes, got {clip!r:.60}")
         if unknown := sorted((values.keys() - allowed) | {f"clip.{key}" for key in clip.keys() - clip_allowed}):
             raise ValueError(f"unknown: {', '.join(unknown[:4])}; allowed: {', '.join(sorted(allowed))}")
-        known = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**{**known, "clip": CLIPConfig(**clip)})
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        known["clip"] = CLIPConfig(**clip)
+        return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -109,6 +112,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, width: int, heads: int, mlp_width: int):
         super().__init__()
         self.self_attn = Attention(width, width // heads, causal=False)
+        nn.init.xavier_uniform_(self.self_attn.in_proj_weight)
         self.linear1 = nn.Linear(width, mlp_width)
         self.linear2 = nn.Linear(mlp_width, width)
         self.norm1 = nn.LayerNorm(width)
@@ -132,8 +136,6 @@ class CLIPSeg(nn.Module):
         self.reduces = nn.ModuleList(nn.Linear(config.clip.vision_width, width) for _ in range(depth))
         self.blocks = nn.ModuleList(DecoderBlock(width, config.heads, config.mlp_width) for _ in range(depth))
         self.trans_conv = _enlarge(width, config.kernels)
-        for block in self.blocks:
-            nn.init.xavier_uniform_(block.self_attn.in_proj_weight)
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
         """(B, 3, H, W) pixels, normalised as the config says, and (B, T) or (1, T) tokens -> (B, H, W) logits."""
@@ -162,7 +164,7 @@ class CLIPSeg(nn.Module):
             x = block(x)
         assert x is not None
         side = math.isqrt(x.shape[1] - 1)
-        x = x[:, 1:].transpose(1, 2).unflatten(2, (side, side))  # (B, R, h, w); the first token has no place
+        x = x[:, 1:].transpose(1, 2).reshape(len(x), -1, side, side)  # (B, R, h, w); the first token has no place
         return self.trans_conv(x)[:, 0]  # type: ignore[no-any-return]
 
 

@@ -29,6 +29,7 @@ from .diffusion import DiffusionLesson, Painter, text_config, unet_config
 from .judge import Judge, JudgeLesson, load_judge
 from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
 from .scenes import scene_at
+from .segment import export_segment, train_segment
 from .sprites import load_sprites
 from .tokenizer import MAX_LENGTH, train_tokenizer
 from .upscale import SCALE, Pairs, UpscaleLesson, shrink_dataset, through_codec, upscale_config
@@ -41,6 +42,7 @@ COURSES = {
     "dalle": Course(steps=3500, batch_size=80, learning_rate=1.2e-3, warmup_steps=300),
     "diffusion": Course(steps=7000, batch_size=64, learning_rate=1e-3, warmup_steps=300),
     "clip": Course(steps=1550, batch_size=128, learning_rate=1e-3, warmup_steps=200),
+    "segment": Course(steps=2500, batch_size=32, learning_rate=1e-3),
     "upscale": Course(steps=4000, batch_size=16, learning_rate=1e-3, weight_decay=0),
 }
 TOKENIZER_CAPTIONS = 60_000
@@ -93,6 +95,10 @@ class Workshop:
     def codes(self, split: str) -> NDArray[np.uint16]:
         """Codes (N, K) of a split's pictures."""
         return _made(self.work / f"codes_{split}.npy", "codes")
+
+    def reconstructed(self) -> NDArray[np.uint8]:
+        """Training pictures as they are after the codec, (N, S, S, 3)."""
+        return _made(self.work / RECONSTRUCTIONS, "reconstruct")
 
     def tokenizer(self) -> DalleTokenizer:
         return DalleTokenizer.from_folder(self.work / "tokenizer", MAX_LENGTH)
@@ -224,8 +230,7 @@ def train_diffusion(shop: Workshop) -> None:
 
 def train_clip(shop: Workshop) -> None:
     torch.manual_seed(shop.seed)
-    reconstructed = _made(shop.work / RECONSTRUCTIONS, "reconstruct")
-    lesson = ClipLesson(shop.clip(), shop.tokenizer(), shop.dataset("train"), shop.dataset("val"), reconstructed)
+    lesson = ClipLesson(shop.clip(), shop.tokenizer(), shop.dataset("train"), shop.dataset("val"), shop.reconstructed())
     average = Hints(shop.clip(), *lesson.model.answers)
     shop.learn("clip", lesson, average)
 
@@ -264,6 +269,7 @@ def export_weights(shop: Workshop) -> None:
         if name != "codec":
             for file in sorted((shop.work / "tokenizer").iterdir()):
                 shutil.copyfile(file, target / name / file.name)
+    export_segment(shop)
     if (shop.work / "upscale" / CHECKPOINT).exists():
         upscaler = SRVGG(upscale_config())
         upscaler.load_state_dict(averaged_state(shop.work / "upscale"))
@@ -281,6 +287,7 @@ STAGES: dict[str, Callable[[Workshop], None]] = {
     "dalle": train_dalle,
     "diffusion": train_diffusion,
     "clip": train_clip,
+    "segment": train_segment,
     "large": render_large,
     "upscale": train_upscale,
     "export": export_weights,
