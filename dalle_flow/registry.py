@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 GROUP = "dalle_flow.executors"
 BUILT_IN = {
     "dalle": "dalle_flow.executors.dalle:DalleGenerator",
+    "glid3": "dalle_flow.executors.glid3:Glid3Generator",
     "clip": "dalle_flow.executors.clip:ClipRanker",
 }
 

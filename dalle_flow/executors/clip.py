@@ -44,7 +44,7 @@ class ClipRanker(Executor):
         path = weights["clip"]
         model = load_clip(path, device=device)
         folder = path if path.is_dir() else path.parent
-        return cls(model, _tokenizer(folder, model.config), weights_id([path]))
+        return cls(model, clip_tokenizer(folder, model.config), weights_id([path]))
 
     @classmethod
     def tiny(cls) -> Self:
@@ -88,7 +88,7 @@ class ClipRanker(Executor):
         return self.model.encode_text(tokens.to(self._device))
 
 
-def _tokenizer(folder: Path, config: CLIPConfig) -> ClipTokenizer | DalleTokenizer:
+def clip_tokenizer(folder: Path, config: CLIPConfig) -> ClipTokenizer | DalleTokenizer:
     """CLIP's own vocabulary, or that of the embedded family, which both of its text models share."""
     vocab = folder / "vocab.json"
     if vocab.exists() and START not in vocab.read_text(encoding="utf-8"):

@@ -24,13 +24,14 @@ from ..models.dalle_decode import DecoderSlot, SlotDecoder
 from ..models.sampling import Filters, NoiseStream, guide, mask_non_codes, next_noise, sample
 from ..models.text.bpe import DalleTokenizer
 from ..models.text.hashtags import HashtagSplitter, split_at_symbols
-from ..models.text.known_words import read_known_words, unknown_words
+from ..models.text.known_words import read_known_words
 from ..models.text.normalize import TextNormalizer
 from ..models.vqgan import VQGAN, VQGANConfig
 from ..types import Kind, RoundKind
 from ..weights.files import load_dalle_bart, load_vqgan
 from ..weights.identity import weights_id
 from .base import Done, Executor, Output, Preview, Slot, StrictOptions, Task
+from .unread import unread
 
 MOST_PICTURES = 32  # at once: more rows make a step of the small models no better used
 CACHE_BYTES = 2 * 2**30  # for keys and values of codes: 10 pictures of Mega in float32
@@ -104,15 +105,8 @@ class DalleGenerator(Executor):
 
     def remarks(self, prompt: str) -> Sequence[str]:
         """The words this model has never read, and the words that do not fit into its text length."""
-        found = []
-        if self.known_words is not None and (strangers := unknown_words(prompt, self.known_words)):
-            names = ", ".join(repr(word) for word in strangers)
-            known = f"the embedded family knows {len(self.known_words)} words, see docs/embedded.md"
-            found.append(f"I do not know {names}; {known}")
-        length, room = len(self.tokenizer.encode(self.normalize(prompt))), self.tokenizer.max_length
-        if length > room:
-            found.append(f"the prompt has {length} tokens and this model reads {room}; its end is not read")
-        return found
+        tokens = len(self.tokenizer.encode(self.normalize(prompt)))
+        return unread(prompt, tokens, self.tokenizer.max_length, self.known_words)
 
     def admit(self, task: Task) -> Sequence[DalleSlot]:
         options = task.options

@@ -33,6 +33,7 @@ class LatentUNetConfig:
     guided_channels: int = 3  # guidance acts on the first so many; the published model was always run so
     latent_scale: float = 0.18215  # the codec's latents times this are what the UNet sees
     size_px: int = 256  # the side of the pictures it was trained on
+    blank: str = "a"  # the prompt that guidance leads away from; DALL·E Flow's was this
 
     def __post_init__(self) -> None:
         if len(self.channels) != len(self.attention):

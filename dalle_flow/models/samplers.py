@@ -32,7 +32,7 @@ class Query(NamedTuple):
 
     def clean(self, eps: Tensor) -> Tensor:
         """The latents without the noise `eps`: how the picture looks from here."""
-        return (self.latents - (1 - self.signal) ** 0.5 * eps) / self.signal**0.5
+        return (self.latents - float((1 - self.signal) ** 0.5) * eps) / float(self.signal**0.5)
 
 
 Sampler = Generator[Query, Tensor, Tensor]
@@ -40,7 +40,7 @@ Sampler = Generator[Query, Tensor, Tensor]
 
 def add_noise(latents: Tensor, noise: Tensor, signal: float) -> Tensor:
     """Latents as they are where `signal` of their variance is left."""
-    return signal**0.5 * latents + (1 - signal) ** 0.5 * noise
+    return float(signal**0.5) * latents + float((1 - signal) ** 0.5) * noise
 
 
 def ddim(latents: Tensor, schedule: Schedule, start: int, noise: Noise, eta: float = 0.0) -> Sampler:
@@ -82,24 +82,19 @@ ADAMS_BASHFORTH = (55 / 24, -59 / 24, 37 / 24, -9 / 24)  # latest first
 
 def plms(latents: Tensor, schedule: Schedule, start: int) -> Sampler:
     """Linear multistep: one query a step, four in each of the first three steps."""
-    history: list[Tensor] = []  # noise estimates, latest first
-    clean = latents
+    history: list[Tensor] = []  # the last noise estimates, latest first
     for index in range(start, -1, -1):
         query = Query(latents, *schedule.at(index))
         eps = yield query
         if index == 0:
-            history = [eps, *history]
-            estimate = _extrapolate(history) if len(history) > WARM_UP else eps
-            clean = query.clean(estimate)
-            break
+            return query.clean(eps)
         if len(history) < WARM_UP:
-            estimate = yield from _runge_kutta(query, eps, schedule, index)
+            eps = estimate = yield from _runge_kutta(query, eps, schedule, index)
         else:
             estimate = _extrapolate([eps, *history])
         history = [eps, *history][:WARM_UP]
-        clean = query.clean(estimate)
         latents = _moved(query, estimate, schedule.signal[index - 1])
-    return clean
+    return latents
 
 
 def plms_queries(start: int) -> int:

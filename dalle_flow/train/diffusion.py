@@ -44,6 +44,7 @@ def unet_config(size_px: int, latent_scale: float) -> LatentUNetConfig:
         guided_channels=4,
         latent_scale=latent_scale,
         size_px=size_px,
+        blank="",
     )
 
 

@@ -119,7 +119,7 @@ def load_ours(
 def open_ours(folder: Path, model_class: type[M], config_class: type) -> Checkpoint[M]:
     values, stored, plan = read_ours(folder, model_class)
     model = on_meta(model_class, config_from(folder, config_class, values))
-    return _checked(folder, Checkpoint("ours", model, stored, plan, (folder / WEIGHTS_FILE,)))
+    return checked(folder, Checkpoint("ours", model, stored, plan, (folder / WEIGHTS_FILE,)))
 
 
 def open_dalle_bart(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Checkpoint[DalleBart]:
@@ -140,7 +140,7 @@ def open_dalle_bart(path: str | Path, overrides: Mapping[str, Any] | None = None
     else:
         raise _nothing(path, "DALL·E", f"{WEIGHTS_FILE} of ours, {FLAX_FILE}, or encoder.pt with decoder.pt")
     model = on_meta(DalleBart, config_from(folder, DalleBartConfig, {**values, **given}))
-    return _checked(path, Checkpoint(layout, model, stored, plan, files))
+    return checked(path, Checkpoint(layout, model, stored, plan, files))
 
 
 def open_vqgan(path: str | Path) -> Checkpoint[VQGAN]:
@@ -152,12 +152,12 @@ def open_vqgan(path: str | Path) -> Checkpoint[VQGAN]:
     if flax := find_flax(path):
         stored, files = _read_flax(flax)
         model = on_meta(VQGAN, config_from(folder, VQGANConfig, _flax_config(folder)))
-        return _checked(path, Checkpoint("flax", model, stored, flax_layout.plan_vqgan(shapes_of(stored)), files))
+        return checked(path, Checkpoint("flax", model, stored, flax_layout.plan_vqgan(shapes_of(stored)), files))
     if detoker := min_dalle.find_detoker(path):
         stored, plan = min_dalle.read_detoker(detoker)
         values = min_dalle.detoker_config(detoker, shapes_of(stored))
         model = without_encoder(on_meta(VQGAN, config_from(detoker, VQGANConfig, values)))
-        return _checked(path, Checkpoint("min-dalle", model, stored, plan, (detoker,)))
+        return checked(path, Checkpoint("min-dalle", model, stored, plan, (detoker,)))
     raise _nothing(path, "VQGAN", f"{WEIGHTS_FILE} of ours, {FLAX_FILE}, or detoker.pt")
 
 
@@ -173,7 +173,7 @@ def open_clip(path: str | Path) -> Checkpoint[CLIP]:
         except ValueError as error:
             raise WeightsError(f"{path}: {error}") from None
         model = on_meta(CLIP, config)
-        return _checked(path, Checkpoint("clip", model, found.stored, found.plan, found.files))
+        return checked(path, Checkpoint("clip", model, found.stored, found.plan, found.files))
     raise _nothing(path, "CLIP", f"{WEIGHTS_FILE} of ours, one .pt of OpenAI's, or a transformers folder")
 
 
@@ -223,7 +223,8 @@ def _flax_config(folder: Path) -> dict[str, Any]:
     return read_json(config)
 
 
-def _checked(where: Path, checkpoint: Checkpoint[M]) -> Checkpoint[M]:
+def checked(where: Path, checkpoint: Checkpoint[M]) -> Checkpoint[M]:
+    """The checkpoint, once its plan holds against what is stored and what the model wants; WeightsError otherwise."""
     check_plan(where, checkpoint.plan, shapes_of(checkpoint.stored), shapes_of(checkpoint.model))
     check_floating(where, checkpoint.stored)
     return checkpoint
