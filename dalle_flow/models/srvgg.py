@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .stages import Stage
+
 
 @dataclass(frozen=True)
 class SRVGGConfig:
@@ -31,26 +33,28 @@ class SRVGGConfig:
 
 
 class SRVGG(nn.Module):
+    fold = 1
+
     def __init__(self, config: SRVGGConfig | None = None):
         super().__init__()
         self.config = config = config or SRVGGConfig()
+        self.channels, self.scale = config.channels, config.scale
         body: list[nn.Module] = [nn.Conv2d(config.channels, config.features, 3, padding=1), nn.PReLU(config.features)]
         for _ in range(config.convolutions):
             body += [nn.Conv2d(config.features, config.features, 3, padding=1), nn.PReLU(config.features)]
         body.append(nn.Conv2d(config.features, config.channels * config.scale**2, 3, padding=1))
         self.body = nn.Sequential(*body)
 
-    @property
-    def scale(self) -> int:
-        """Output pixels per input pixel along one side."""
-        return self.config.scale
-
-    @property
-    def reach(self) -> int:
-        """Input pixels on each side that an output pixel depends on."""
-        return self.config.convolutions + 2
-
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, C, H*s, W*s), not clamped."""
-        details = F.pixel_shuffle(self.body(pixels), self.config.scale)  # (B, C, H*s, W*s)
-        return details + F.interpolate(pixels, scale_factor=self.config.scale, mode="nearest")
+        details = F.pixel_shuffle(self.body(pixels), self.scale)  # (B, C, H*s, W*s)
+        return details + F.interpolate(pixels, scale_factor=self.scale, mode="nearest")
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One: every convolution sees one pixel further."""
+        config = self.config
+        floats = 3 * max(config.features, config.channels * config.scale**2)
+        return (Stage(self.forward, config.convolutions + 2, config.channels, floats, config.scale),)
