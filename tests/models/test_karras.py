@@ -24,7 +24,8 @@ SHAPE = (3, 5, 7)
 MEAN, SPREAD = 2.0, 0.5  # of the data
 # Largest error allowed with 20 steps, where the data are spread by 0.5.
 ERRORS = {
-    "euler": 0.22, "dpmpp_2m": 0.24, "dpm2": 0.08, "heun": 0.02, "k_lms": 0.005, "dpm_fast": 0.005, "dpm_adaptive": 0.05,
+    "euler": 0.22, "dpmpp_2m": 0.24, "dpm2": 0.08, "heun": 0.02, "k_lms": 0.005, "dpm_fast": 0.005,
+    "dpm_adaptive": 0.05,
 }  # fmt: skip
 
 
