@@ -1,6 +1,5 @@
 """The stages that make the embedded family, in order, and the recipe of each: sizes, steps, learning rates."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,17 +18,17 @@ from ..models.latent_unet import LatentUNet
 from ..models.srvgg import SRVGG
 from ..models.text.bpe import DalleTokenizer
 from ..models.vqgan import VQGAN
-from ..weights.ours import save_ours
 from .captions import caption
 from .clip import ClipLesson, Hints, clip_config
 from .codec import CodecLesson, DecoderLesson, codec_config
 from .dalle import DalleLesson, dalle_config, encode_dataset, save_array
 from .data import Dataset, Job, render_split
 from .diffusion import DiffusionLesson, Painter, text_config, unet_config
+from .export import export_weights
 from .judge import Judge, JudgeLesson, load_judge
 from .loop import CHECKPOINT, Course, Lesson, averaged_state, train
 from .scenes import scene_at
-from .segment import export_segment, train_segment
+from .segment import train_segment
 from .sprites import load_sprites
 from .tokenizer import MAX_LENGTH, train_tokenizer
 from .upscale import SCALE, Pairs, UpscaleLesson, shrink_dataset, through_codec, upscale_config
@@ -256,24 +255,6 @@ def train_upscale(shop: Workshop) -> None:
         small, decoded = (_made(folder / name, "large") for name in ("small.npy", RECONSTRUCTIONS))
         pairs.append(Pairs(shop.dataset(f"large_{split}").images, small, decoded))
     shop.learn("upscale", UpscaleLesson(*pairs), SRVGG(upscale_config()))
-
-
-def export_weights(shop: Workshop) -> None:
-    """Averaged weights in our layout, with the tokenizer beside each model that reads text: `work`/export."""
-    target = shop.work / "export"
-    dalle, clip = shop.dalle(), Hints(shop.clip(), *ClipLesson.answers(shop.world))
-    dalle.load_state_dict(averaged_state(shop.work / "dalle"))
-    clip.load_state_dict(averaged_state(shop.work / "clip"))
-    for name, model, int8 in (("codec", shop.codec(), False), ("dalle", dalle, True), ("clip", clip.clip, True)):
-        save_ours(model, target / name, int8=int8, dtype=torch.float16)
-        if name != "codec":
-            for file in sorted((shop.work / "tokenizer").iterdir()):
-                shutil.copyfile(file, target / name / file.name)
-    export_segment(shop)
-    if (shop.work / "upscale" / CHECKPOINT).exists():
-        upscaler = SRVGG(upscale_config())
-        upscaler.load_state_dict(averaged_state(shop.work / "upscale"))
-        save_ours(upscaler, target / "upscale", dtype=torch.float16)
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
