@@ -45,7 +45,8 @@ class CLIPSegConfig:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        layers = self.extract_layers
+        self._check_types()
+        layers, patch = self.extract_layers, self.clip.patch_size
         if not layers or list(layers) != sorted(set(layers)) or not -1 <= layers[0] <= layers[-1] < self.depth:
             raise ValueError(
                 f"extract_layers must rise from -1 or more to at most {self.depth - 1}, the last block of this CLIP's "
@@ -53,12 +54,24 @@ class CLIPSegConfig:
             )
         if not 0 <= self.condition_layer < len(layers):
             raise ValueError(f"condition_layer must be 0 to {len(layers) - 1}, got {self.condition_layer}")
-        if self.heads < 1 or self.reduce_dim % self.heads:
+        if self.heads < 1 or self.reduce_dim < 1 or self.reduce_dim % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a reduce_dim of {self.reduce_dim}")
-        if len(self.kernels) not in (1, 2) or min(self.kernels) < 1:
-            raise ValueError(f"kernels must be one or two positive numbers, got {self.kernels}")
-        if self.input_size < 1 or self.input_size % self.clip.patch_size:
-            raise ValueError(f"input_size {self.input_size} is not a multiple of the patches' {self.clip.patch_size}")
+        if len(self.kernels) not in (1, 2) or math.prod(self.kernels) != patch:
+            raise ValueError(f"kernels {self.kernels} must be one or two numbers whose product is the patch, {patch}")
+        if self.input_size < 1 or self.input_size % patch:
+            raise ValueError(f"input_size {self.input_size} is not a multiple of the patches' {patch}")
+
+    def _check_types(self) -> None:
+        """A config may come from anybody's JSON."""
+        whole = {name: getattr(self, name) for name in ("heads", "condition_layer", "input_size", "mlp_width")}
+        for name in ("extract_layers", "kernels"):
+            whole |= {f"{name}[{i}]": value for i, value in enumerate(getattr(self, name))}
+        if wrong := [name for name, value in whole.items() if type(value) is not int]:
+            raise ValueError(f"{wrong[0]} must be a whole number, got {whole[wrong[0]]!r:.60}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(isinstance(v, int | float) for v in values) or 0 in self.std:
+                raise ValueError(f"{name} must be three numbers, std none of them 0; got {values!r:.60}")
 
     @property
     def depth(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dalle_flow.models.clip import CLIPConfig
 from dalle_flow.models.clipseg import CLIPSeg, CLIPSegConfig, to_pixels
+from dalle_flow.models.masks import as_large_as, grey, threshold
 from dalle_flow.models.text.clip_bpe import ClipTokenizer
 from dalle_flow.weights.torch_file import TORCHSCRIPT, read_torch
 
@@ -36,6 +37,11 @@ def reference() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
     return json.loads((FOLDER / "meta.json").read_text())["config"]
+
+
+@pytest.fixture(scope="module")
+def names() -> list[str]:
+    return json.loads((FOLDER / "meta.json").read_text())["alpha_mask_order"]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +75,9 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 
 def pixels_of(model: CLIPSeg, size: int) -> Tensor:
-    array = np.asarray(Image.open(FOLDER / "image.png").convert("RGB"))
-    return to_pixels(torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255, model.config, size)
+    with Image.open(FOLDER / "image.png") as image:
+        array = np.array(image.convert("RGB"))
+    return to_pixels(torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255, model.config, size)
 
 
 def test_preprocessing(plain: CLIPSeg, reference: dict[str, Tensor]) -> None:
@@ -123,3 +130,51 @@ def test_mistakes_would_be_noticed(plain: CLIPSeg, tokens: Tensor, reference: di
     activations = plain.activations(pixels_of(plain, size))
     wrong = plain.decode(activations[::-1], reference["cond"][:1])[0, ::8, ::8]
     assert (wrong - reference[f"logits_{size}_stride8"][0]).abs().max() > 100 * NEAR
+
+
+KINDS = re.compile(r"(binary|adaptive_mean|adaptive_gaussian)_?(\d+)(?:_([\d.]+))?")
+
+
+def thresholded(picture: np.ndarray, name: str) -> np.ndarray:
+    """By a name of the folder: none, binary85, adaptive_mean_11_2."""
+    if name == "none":
+        return threshold(picture, "none")
+    kind, number, c = KINDS.fullmatch(name).groups()  # type: ignore[union-attr]
+    if kind == "binary":
+        return threshold(picture, kind, strength=int(number))
+    return threshold(picture, kind, block_size=int(number), c=float(c))
+
+
+def test_thresholds_are_opencvs(reference: dict[str, Tensor], names: list[str]) -> None:
+    outputs = reference["threshold_outputs"].numpy()
+    assert len(names) == len(outputs)
+    for name, wanted in zip(names, outputs, strict=True):
+        found = thresholded(reference["threshold_input"].numpy(), name)
+        assert np.array_equal(found, wanted), (name, int((found != wanted).sum()))
+
+
+def test_the_grey_picture(plain: CLIPSeg, tokens: Tensor, reference: dict[str, Tensor]) -> None:
+    """What falls on the edge of two values may fall on either side."""
+    for name, wanted in reference.items():
+        if match := re.fullmatch(r"gray(\d+)_prompt(\d+)_stride(\d+)", name):
+            size, prompt, stride = map(int, match.groups())
+            logits = plain(pixels_of(plain, size), tokens[prompt : prompt + 1])[0]
+            found = grey(logits, relative=True)
+            assert found.max() == 255
+            apart = np.abs(found[::stride, ::stride].astype(int) - wanted.numpy())
+            assert apart.max() <= 1
+            assert (apart > 0).mean() < 1e-3
+
+
+def test_masks_of_the_2022_program(
+    plain: CLIPSeg, tokens: Tensor, reference: dict[str, Tensor], names: list[str]
+) -> None:
+    """Alpha is white where the prompt is not."""
+    with Image.open(FOLDER / "image.png") as picture:
+        width, height = picture.size
+    logits = plain(pixels_of(plain, 512), tokens[:1])[0]
+    for name, wanted in zip(names, reference["alpha_masks"].numpy(), strict=True):
+        mask = thresholded(grey(logits, relative=True), name)
+        found = 255 - np.asarray(as_large_as(mask, width, height))
+        apart = np.abs(found.astype(int) - wanted)
+        assert (apart > 1).mean() <= 1e-3, name
