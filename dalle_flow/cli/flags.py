@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-Flow = Annotated[Path | None, typer.Option(metavar="FILE", help="A flow file; the embedded family when not given.")]
+
+def as_flow(text: str) -> Path:
+    """The file of a flow given by its name or its file."""
+    from ..flow.plan import flow_file
+
+    return flow_file(text)
+
+
+Flow = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        parser=as_flow,
+        help="A flow of the package (embedded, classic, modern) or a flow file; the embedded one when not given.",
+    ),
+]
 Weights = Annotated[
     list[str] | None,
     typer.Option(

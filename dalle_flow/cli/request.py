@@ -5,29 +5,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine.local import LocalEngine
 from ..errors import OptionError, UnknownNameError
+from ..flow.engine import FlowEngine
 from ..flow.plan import EMBEDDED, Plan, parse_weights, read_plan
 from ..registry import executor_class
 from ..types import Json
-from ..weights.index import folder_of, index
 
 
-def engine_for(flow: Path | None, weights: Iterable[str]) -> LocalEngine:
-    """The engine of a flow file (the embedded one when None) with `[EXECUTOR.]ROLE=PATH` weights in it.
-
-    A path may also be the name of fetched weights.
-    """
+def engine_for(flow: Path | None, weights: Iterable[str]) -> FlowEngine:
+    """The engine of a flow file (the embedded one when None) with `[EXECUTOR.]ROLE=PATH` weights in it."""
     plan = read_plan(flow or EMBEDDED)
     for role, path in parse_weights(list(weights)).items():
         executor, role = _owner(plan, role)
-        plan = plan.with_weights(executor, {role: _place(path)})
-    return LocalEngine(plan.executors)
-
-
-def _place(path: Path) -> Path:
-    """A path, or the folder of fetched weights of that name where there is no such path."""
-    return folder_of(str(path)) if str(path) in index() and not path.exists() else path
+        plan = plan.with_weights(executor, {role: path})
+    return FlowEngine(plan)
 
 
 def _owner(plan: Plan, role: str) -> tuple[str, str]:

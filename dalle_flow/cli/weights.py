@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import OptionError, UsageError
-from .flags import AsJson
+from ..errors import FetchError, OptionError, UsageError
+from .flags import AsJson, as_flow
 from .screen import bar, printable
 
 if TYPE_CHECKING:
@@ -32,15 +32,18 @@ def list_weights(
     if as_json:
         print(json.dumps([_row(status) for status in found], indent=2))
         return
+    wide = max(len(status.entry.name) for status in found)
     for status in found:
         entry = status.entry
-        size = status.size_bytes / 1e6 if status.size_bytes else entry.megabytes
-        shown = "" if size is None else f"{size:,.0f} MB"
+        size = status.size_bytes or entry.size_bytes
+        shown = "" if size is None else f"{size / 1e6:,.0f} MB"
         needs = f"; needs {', '.join(entry.needs)}" if entry.needs else ""
-        print(f"{entry.name:<18} {status.state:<11} {shown:>9}  {entry.title}{needs}")
+        print(f"{entry.name:<{wide}} {status.state:<11} {shown:>9}  {entry.title}{needs}")
 
 
 def _row(status: "WeightsStatus") -> dict[str, Any]:
+    from .flow_weights import places
+
     entry = status.entry
     return {
         "name": entry.name,
@@ -54,50 +57,97 @@ def _row(status: "WeightsStatus") -> dict[str, Any]:
         "needs": list(entry.needs),
         "repo": entry.repo,
         "revision": entry.revision,
+        "source": places(entry),
+        "pinned": entry.is_pinned,
         "licence": entry.licence,
     }
 
 
 @app.command("fetch")
 def fetch(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As 'dalle-flow weights list' has them.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="As 'dalle-flow weights list' has them.")
+    ] = None,
+    flow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            parser=as_flow,
+            help="Everything that this flow needs, in place of names: shows what that is, and asks.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With --flow: do not ask.")] = False,
     folder: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where to put them; by default a folder of that name in DALLE_FLOW_HOME."),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--from", metavar="FOLDER", help="A local folder that has the files, instead of the Hugging Face Hub."
-        ),
+        typer.Option("--from", metavar="FOLDER", help="A local folder that has the files, instead of the network."),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Use the Hub's local cache only.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use what this machine has in its caches only.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Fetch even what is there.")] = False,
 ) -> None:
     """Get weights by name, and check them.
 
     Also gets what they cannot be used without, unless --folder or --from is given. A folder appears when all of it is
-    there and checked.
+    there and checked; a download that was interrupted goes on where it stopped.
     """
-    from ..weights.fetch import fetch as get
     from ..weights.index import names_with_needs
 
-    if folder is not None and len(names) > 1:
+    names = names or []
+    if flow is not None:
+        if names or folder or source:
+            raise OptionError("--flow takes no names, no --folder and no --from", field="flow")
+        wanted = _needed(flow, yes=yes, offline=offline, again=again)
+    elif not names:
+        raise UsageError("Missing argument: NAME... of weights, or --flow NAME|FILE")
+    elif folder is not None and len(names) > 1:
         raise OptionError("--folder takes one name at a time", field="folder")
-    wanted = [need for name in names for need in ([name] if folder or source else names_with_needs(name))]
-    for name in dict.fromkeys(wanted):
-        with bar(in_bytes=True) as line:
-            line.show(name)
-            place = get(
-                name,
-                folder,
-                source=source,
-                offline=offline,
-                again=again,
-                progress=lambda done, of, name=name: line.show(name, done, of),  # type: ignore[misc]
-                checking=lambda done, of, name=name: line.show(f"checking {name}", done, of),  # type: ignore[misc]
-            )
-        print(f"{name}: {place}")
+    else:
+        wanted = list(dict.fromkeys(names)) if folder or source else names_with_needs(names)
+    for done, name in enumerate(wanted):
+        try:
+            print(f"{name}: {_get(name, folder, source, offline=offline, again=again)}", flush=True)
+        except FetchError as error:
+            rest = f"\nnot fetched yet: {', '.join(wanted[done:])}; the same command goes on there" if flow else ""
+            raise FetchError(error.message + rest) from error
+
+
+def _needed(flow: Path, *, yes: bool, offline: bool, again: bool) -> list[str]:
+    """The names of what a flow needs and is not here, once they were shown and the person agreed; else exits."""
+    from ..flow.plan import read_plan
+    from ..weights.index import names_with_needs
+    from .flow_weights import confirm, needs_of, table
+
+    published = read_plan(flow).published
+    if not published:
+        print("nothing to fetch: this flow names no published weights")
+        return []
+    with bar() as line:
+        needs = needs_of(names_with_needs(published), line, offline=offline, again=again)
+    print(table(needs), flush=True)
+    wanted = [need.entry.name for need in needs if need.state != "fetched"]
+    if wanted and not confirm(yes):
+        print("nothing was fetched")
+        raise typer.Exit(1)
+    return wanted
+
+
+def _get(name: str, folder: Path | None, source: Path | None, *, offline: bool, again: bool) -> Path:
+    from ..weights.fetch import fetch as get
+
+    with bar(in_bytes=True) as line:
+        line.show(name)
+        return get(
+            name,
+            folder,
+            source=source,
+            offline=offline,
+            again=again,
+            progress=lambda done, of: line.show(name, done, of),
+            checking=lambda done, of: line.show(f"checking {name}", done, of),
+        )
 
 
 @app.command("verify")

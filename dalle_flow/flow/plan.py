@@ -6,9 +6,12 @@
         uses: dalle                             # the executor class, by its registry name
         weights: {dalle: dalle, codec: codec}   # role -> folder or file, relative to the flow file
         options: {condition_scale: 3.0}         # what the executor uses when a request does not say
-        device: cpu                             # or cuda, cuda:N, mps
+        device: cpu                             # or cuda, cuda:N, mps; auto: cuda where there is one, else cpu
 
-All faults of a file are reported at once.
+In place of a path, weights may be named as 'dalle-flow weights list' has them: `dalle-mega`, or one file of them,
+`glid3-xl/bert.pt` (`weights/index.py` has the rule). All faults of a file are reported at once.
+
+Some flows come with the package and go by their names: `named_flows`.
 """
 
 import re
@@ -22,10 +25,12 @@ import yaml
 from ..errors import OptionError, UnknownNameError, UsageError
 from ..registry import executor_names
 from ..types import ExecutorPlan
+from ..weights.index import name_in, place_of
 
-EMBEDDED = Path(__file__).parent.parent / "embedded" / "flow.yml"
+PACKAGE = Path(__file__).parent.parent
+EMBEDDED = PACKAGE / "embedded" / "flow.yml"
 KEYS = {"uses", "weights", "options", "device"}
-DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?|mps")  # whether it is there, the engine says
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?|mps")  # whether it is there, the engine says
 BAD_VALUES = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)  # what YAML's values raise
 
 
@@ -33,6 +38,8 @@ BAD_VALUES = (ValueError, ArithmeticError, LookupError, AttributeError, TypeErro
 class Plan:
     name: str
     executors: Mapping[str, ExecutorPlan]
+    published: tuple[str, ...] = ()  # names of the published weights that the flow file names
+    flow: str = ""  # its own name if the package has it, else its file: what --flow takes
 
     def executor(self, name: str) -> ExecutorPlan:
         """The executor of that name; UnknownNameError naming those there are."""
@@ -49,8 +56,33 @@ class Plan:
         return replace(self, executors={**self.executors, name: changed})
 
 
-def read_plan(path: Path = EMBEDDED) -> Plan:
-    """Read and check a flow file. UsageError lists every fault found, each with its place."""
+def named_flows() -> dict[str, Path]:
+    """The flows of the package: name -> file."""
+    return {"embedded": EMBEDDED, **{path.stem: path for path in sorted((PACKAGE / "flows").glob("*.yml"))}}
+
+
+def flow_file(flow: str | Path) -> Path:
+    """The file that a person means by `flow`.
+
+    A text without a slash and a suffix is the name of a flow of the package, whatever lies in the current folder:
+    "./classic" is the file. A Path is always a file.
+
+    Raises:
+        UnknownNameError: neither such a name nor such a file; names those there are.
+    """
+    if isinstance(flow, Path):
+        return flow
+    named, path = named_flows(), Path(flow)
+    if flow in named:
+        return named[flow]
+    if "/" not in flow and not path.suffix and not path.is_file():
+        raise UnknownNameError.of("flow", flow, named)
+    return path
+
+
+def read_plan(flow: str | Path = EMBEDDED) -> Plan:
+    """Read and check a flow by its file or name. UsageError lists every fault found, each with its place."""
+    path = flow_file(flow)
     data, faults = _read_yaml(path)
     if not isinstance(data, dict) or not isinstance(data.get("executors"), dict) or not data["executors"]:
         raise UsageError(f"{path}: a flow file needs 'executors', a table of at least one executor", field="flow")
@@ -62,7 +94,10 @@ def read_plan(path: Path = EMBEDDED) -> Plan:
             executors[str(name)] = _executor(str(name), entry, path.parent)
     if faults:
         raise UsageError(f"{path}:\n  " + "\n  ".join(faults), field="flow")
-    return Plan(str(data.get("name", path.stem)), executors)
+    texts = [text for entry in data["executors"].values() for text in entry.get("weights", {}).values()]
+    published = dict.fromkeys(name for text in texts if (name := name_in(text)))
+    spoken = next((name for name, file in named_flows().items() if file == path), str(path))
+    return Plan(str(data.get("name", path.stem)), executors, tuple(published), spoken)
 
 
 def _read_yaml(path: Path) -> tuple[Any, list[str]]:
@@ -114,31 +149,46 @@ def _faults(entry: Any) -> list[str]:
     tables = {key: entry.get(key, {}) for key in ("weights", "options")}
     faults += [f"{key}: must be a table, got {v!r:.60}" for key, v in tables.items() if not isinstance(v, dict)]
     places = tables["weights"].items() if isinstance(tables["weights"], dict) else ()
-    faults += [f"weights.{role}: must be a path, got {v!r:.60}" for role, v in places if not _is_path(v)]
+    faults += [f"weights.{role}: {fault}" for role, value in places if (fault := _fault_of_place(value))]
     device = entry.get("device", "cpu")
     if not isinstance(device, str) or not DEVICE.fullmatch(device):
-        faults.append(f"device: must be 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r:.60}")
+        faults.append(f"device: must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {device!r:.60}")
     return faults
 
 
-def _is_path(value: Any) -> bool:
+def _fault_of_place(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"must be a path or the name of weights, got {value!r:.60}"
     try:
-        return isinstance(value, str) and bool(value) and bool(Path(value).expanduser())
-    except RuntimeError:  # ~somebody who has no home here
-        return False
+        place_of(value)
+    except OptionError as error:
+        return error.message
+    return None
 
 
 def _executor(name: str, entry: Mapping[str, Any], folder: Path) -> ExecutorPlan:
-    weights = {str(role): (folder / Path(place).expanduser()) for role, place in entry.get("weights", {}).items()}
-    return ExecutorPlan(name, entry["uses"], weights, dict(entry.get("options", {})), entry.get("device", "cpu"))
+    weights = {str(role): place_of(text, folder) for role, text in entry.get("weights", {}).items()}
+    device = entry.get("device", "cpu")
+    device = _best_device() if device == "auto" else device
+    return ExecutorPlan(name, entry["uses"], weights, dict(entry.get("options", {})), device)
+
+
+def _best_device() -> str:
+    import torch  # heavy: for flows that ask for it alone
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def parse_weights(values: list[str]) -> dict[str, Path]:
-    """`role=path` arguments of the command line; OptionError for anything else."""
+    """`role=path` arguments of the command line, or `role=name` of published weights; OptionError for anything else."""
     found = {}
     for value in values:
-        role, equals, place = value.partition("=")
-        if not (role and equals and _is_path(place)):
-            raise OptionError(f"--weights takes ROLE=PATH, such as dalle=/models/mega, got {value!r}", field="weights")
-        found[role] = Path(place).expanduser()
+        role, equals, text = value.partition("=")
+        if not (role and equals) or _fault_of_place(text):
+            raise OptionError(
+                f"--weights takes ROLE=PATH, such as dalle=/models/mega, or ROLE=NAME, such as dalle=dalle-mega, "
+                f"got {value!r}",
+                field="weights",
+            )
+        found[role] = place_of(text)
     return found

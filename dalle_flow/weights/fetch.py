@@ -1,7 +1,8 @@
-"""Gets named weights from the hub or from a folder, checks them, and puts them into the weights home: whole, or not.
+"""Gets named weights from where they are published or from a folder, checks them, and puts them into the weights home.
 
-The files come through huggingface_hub's cache, so what another program has fetched is used, and are linked from there
-into a folder per name (copied where the disks differ). The folder appears when all its files are there and checked.
+The files of the Hugging Face Hub come through huggingface_hub's cache, so what another program has fetched is used;
+those of other servers come by `https.py`. They are linked into a folder per name (copied where the disks differ), which
+appears when all its files are there and checked: whole, or not.
 
 Whom we trust, best first: the hash in our index; the hash the hub promises for large files; what the first fetch got,
 noted in `weights.lock`, which later fetches and `verify` must match. `trusted` in that file says which it was.
@@ -15,9 +16,10 @@ from pathlib import Path
 
 from ..errors import FetchError, OptionError, UnknownNameError, WeightsError
 from .disk import BLOCK_BYTES, Progress, sha256_of, storage_error, sync
-from .hub import HubFile, find_on_hub, get_from_hub, is_offline, promised_sha256
+from .hub import is_offline
 from .index import IndexEntry, IndexFile, find_entry, folder_of, index, status_of
 from .lock import Lock, LockedFile, check_files, read_lock, write_lock
+from .sources import Found, find, forget, get
 
 SPARE_BYTES = 64 << 20  # left free on the disk
 BY_INDEX, BY_HUB, BY_FIRST = "index", "hub", "first fetch"
@@ -37,8 +39,8 @@ def fetch(
 
     Args:
         folder: where to; None: a folder of that name in the weights home.
-        source: a local folder that has the files, instead of the hub.
-        offline: take them from the hub's cache only; so does HF_HUB_OFFLINE.
+        source: a local folder that has the files, instead of where they are published.
+        offline: take them from the caches of this machine only; so does HF_HUB_OFFLINE.
         again: fetch even if they are there.
         progress: told the bytes fetched.
         checking: told the bytes of the file being checked, from 0 for each.
@@ -61,11 +63,25 @@ def fetch(
     with _building(folder) as building:
         getting = _Getting(entry, building, known, again, progress, checking)
         if source is None:
-            getting.from_hub(offline or is_offline())
+            getting.from_sources(offline or is_offline())
         else:
             getting.from_folder(Path(source))
         write_lock(building, Lock(name, getting.files, getting.commits))
+    getting.tidy()
     return folder
+
+
+def download_size(entry: IndexEntry, *, offline: bool = False) -> tuple[int | None, int]:
+    """Bytes of all files of named weights, and how many of them would have to be downloaded; asks their sources.
+
+    The first is None where a source does not say, the second then counts the others.
+
+    Raises:
+        FetchError: a source cannot be asked, or does not have what is needed.
+    """
+    found = _find_all(entry, {}, offline or is_offline())
+    sizes = [one.size for one in found]
+    return None if None in sizes else sum(filter(None, sizes)), sum(one.size or 0 for one in found if not one.is_cached)
 
 
 def verify(name_or_folder: str | Path, progress: Progress | None = None) -> Lock:
@@ -113,51 +129,47 @@ class _Getting:
         self.again = again
         self.progress = progress
         self.checking = checking
+        self.found: list[Found] = []
         self.files: dict[str, LockedFile] = {}
         self.commits: dict[str, str] = {}
 
-    def from_hub(self, offline: bool) -> None:
+    def from_sources(self, offline: bool) -> None:
         again = self.again and not offline
-        found = [(file, hub) for file in self.entry.files if (hub := self._find(file, offline))]
-        total = sum(hub.size for _, hub in found if again or not hub.is_cached)
+        self.found = _find_all(self.entry, self.commits, offline)
+        total = sum(one.size or 0 for one in self.found if again or not one.is_cached)
         _check_space(self.building, total)
         told = _counting(self.progress, total)
-        for file, hub in found:
-            path = get_from_hub(hub, told, offline=offline, again=again)
-            self._check(file, hub.name, path, promised_sha256(path))
-            self.commits[hub.repo] = hub.commit
-            _link(path, self.building / hub.name)
+        for one in self.found:
+            path, promised = get(one, self.building, told, offline=offline, again=again)
+            try:
+                self._check(one.file, one.name, path, promised)
+            except FetchError:
+                forget(one)
+                raise
+            if path != self.building / one.name:
+                _link(path, self.building / one.name)
 
-    def _find(self, file: IndexFile, offline: bool) -> HubFile | None:
-        revision = self.commits.get(file.repo, file.revision)  # all files of one commit, whatever happens meanwhile
-        for name in file.names:
-            if found := find_on_hub(file.repo, name, revision, offline=offline):
-                self.commits[file.repo] = found.commit
-                return found
-        if file.optional:
-            return None
-        names = " or ".join(file.names)
-        if offline:
-            cure = "and the network is off; fetch once with it on, or give a local folder"
-            raise FetchError(f"{self.entry.name}: {names} of {file.repo} is not in the hub's cache, {cure}.")
-        raise FetchError(f"{self.entry.name}: {file.repo} has no {names} at {revision[:12]}; update dalle-flow.")
+    def tidy(self) -> None:
+        """What web servers sent is kept until all of it is here; the hub's cache is not ours."""
+        for one in self.found:
+            forget(one)
 
     def from_folder(self, source: Path) -> None:
         if not source.is_dir():
             raise FetchError(f"{source}: there is no such folder to take {self.entry.name} from.")
         found = []
         for file in self.entry.files:
-            path = next((source / name for name in file.names if (source / name).is_file()), None)
-            if path:
-                found.append((file, path))
+            name = next((name for name in file.names if (source / name).is_file()), None)
+            if name:
+                found.append((file, name))
             elif not file.optional:
                 raise FetchError(f"{source}: has no {' or '.join(file.names)}, which {self.entry.name} needs.")
-        total = sum(path.stat().st_size for _, path in found)
+        total = sum((source / name).stat().st_size for _, name in found)
         _check_space(self.building, total)
         told = _counting(self.progress, total)
-        for file, path in found:
-            _copy(path, self.building / path.name, told)
-            self._check(file, path.name, self.building / path.name, None)
+        for file, name in found:
+            _copy(source / name, self.building / name, told)
+            self._check(file, name, self.building / name, None)
 
     def _check(self, file: IndexFile, name: str, path: Path, promised: str | None) -> None:
         """Hold a file against the hash it should have, and note it."""
@@ -177,6 +189,30 @@ class _Getting:
             )
         trusted = BY_INDEX if file.sha256 else BY_HUB if promised else known.trusted if known else BY_FIRST
         self.files[name] = LockedFile(got, path.stat().st_size, trusted)
+
+
+def _find_all(entry: IndexEntry, commits: dict[str, str], offline: bool) -> list[Found]:
+    """What the sources have of some named weights; FetchError where something is missing that is not optional."""
+    all_found = []
+    for file in entry.files:
+        if found := find(file, commits, offline=offline):
+            all_found.append(found)
+        elif not file.optional:
+            raise _missing(entry, file, offline)
+    return all_found
+
+
+def _missing(entry: IndexEntry, file: IndexFile, offline: bool) -> FetchError:
+    names = " or ".join(file.names)
+    if offline and file.repo:
+        cure = "and the network is off; fetch once with it on, or give a local folder"
+        return FetchError(f"{entry.name}: {names} of {file.repo} is not in the hub's cache, {cure}.")
+    if offline:
+        return FetchError(f"{entry.name}: {names} is not here, and the network is off; fetch once with it on.")
+    if file.repo:
+        return FetchError(f"{entry.name}: {file.repo} has no {names} at {file.revision[:12]}; update dalle-flow.")
+    cure = "update dalle-flow, or get the file elsewhere and give its folder with --from"
+    return FetchError(f"{entry.name}: there is no {names} at {file.url} any more; {cure}.")
 
 
 @contextmanager

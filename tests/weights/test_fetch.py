@@ -18,7 +18,7 @@ from dalle_flow.weights import fetch as module
 from dalle_flow.weights import index as index_module
 from dalle_flow.weights.fetch import fetch, verify
 from dalle_flow.weights.files import load_vqgan
-from dalle_flow.weights.index import find_entry, index, list_weights, names_with_needs
+from dalle_flow.weights.index import find_entry, index, list_weights, names_with_needs, place_of
 from dalle_flow.weights.lock import read_lock
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -153,7 +153,7 @@ def test_a_file_may_come_from_another_repository(hub, home):
     }
     hub.repos |= {"dalle-mini/dalle-mega": needed, "dalle-mini/dalle-mini": {"enwiki-words-frequency.txt": b"the 9"}}
     assert "enwiki-words-frequency.txt" in everything_in(fetch("dalle-mega"))
-    assert names_with_needs("dalle-mega") == ["dalle-mega", VQGAN]
+    assert names_with_needs(["dalle-mega", "dalle-mini"]) == ["dalle-mega", VQGAN, "dalle-mini"]
 
 
 @pytest.mark.parametrize(
@@ -363,17 +363,37 @@ def test_unknown_names_are_refused_with_the_nearest(home):
 
 
 def test_the_index_is_sound(home):
+    kinds = {"dalle-bart", "vqgan", "clip", "siglip", "glid3", "stable", "diffusers", "upscaler", "clipseg"}
     for name, entry in index().items():
-        assert entry.kind in ("dalle-bart", "vqgan", "clip")
-        assert entry.repo.count("/") == 1
+        assert entry.kind in kinds
+        assert entry.licence
         assert all(need in index() for need in entry.needs)
         names = [name for file in entry.files for name in file.names]
         assert len(names) == len(set(names))
-        assert all(Path(name).name == name for name in names)
-        assert all(file.sha256 is None or len(file.sha256) == 64 for file in entry.files)
+        assert all(Path(name).parts and not Path(name).is_absolute() and ".." not in name for name in names)
         assert name == entry.name
+        for file in entry.files:
+            assert (file.repo is None) != (file.url is None), "from one place"
+            assert file.repo is None or file.repo.count("/") == 1
+            assert file.url is None or (file.url.startswith("https://") and len(file.names) == 1 and not file.optional)
+            assert file.sha256 is None or (len(file.sha256) == 64 and file.sha256 == file.sha256.lower())
+            assert file.member is None or file.url
     assert {status.state for status in list_weights()} == {"absent"}
     assert not home.exists()
+
+
+def test_a_name_is_never_mistaken_for_a_path(home, tmp_path):
+    assert place_of("dalle-mega", tmp_path) == home / "dalle-mega"
+    assert place_of("glid3-xl/bert.pt", tmp_path) == home / "glid3-xl" / "bert.pt"
+    (tmp_path / "dalle-mega").mkdir()
+    assert place_of("dalle-mega", tmp_path) == home / "dalle-mega"
+    assert place_of("./dalle-mega", tmp_path) == tmp_path / "dalle-mega"
+    assert place_of("mega/dalle-mega", tmp_path) == tmp_path / "mega" / "dalle-mega"
+    assert place_of("/x", tmp_path) == Path("/x")
+    assert place_of("~/x", tmp_path) == Path.home() / "x"
+    for wrong in ("", "dalle-mega/../x", "dalle-mega//etc", "~nobody-of-that-name/x", "a\0b"):
+        with pytest.raises(OptionError, match="must be a path or the name of weights"):
+            place_of(wrong, tmp_path)
 
 
 SCRIPT = """
