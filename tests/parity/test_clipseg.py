@@ -13,11 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dalle_flow.models.clip import CLIPConfig
-from dalle_flow.models.clipseg import CLIPSeg, CLIPSegConfig, to_pixels
+from dalle_flow.models.clipseg import CLIPSeg, to_pixels
 from dalle_flow.models.masks import as_large_as, grey, threshold
 from dalle_flow.models.text.clip_bpe import ClipTokenizer
-from dalle_flow.weights.torch_file import TORCHSCRIPT, read_torch
+from dalle_flow.weights.clipseg import load_clipseg
 
 ROOT = Path(__file__).parents[2]
 FALLBACKS = (ROOT.parent / "shared" / "parity", ROOT / "tests" / "data" / "parity")
@@ -25,7 +24,6 @@ FOLDER = (
     Path(os.environ.get("DALLE_FLOW_PARITY") or next(folder for folder in FALLBACKS if folder.is_dir())) / "clipseg"
 )
 NEAR = 2e-5
-NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 LOGITS = re.compile(r"(?:(\w+)\.)?logits_(\d+)(?:_prompt(\d+))?_stride(\d+)")
 
 
@@ -47,16 +45,9 @@ def names() -> list[str]:
 @pytest.fixture(scope="module")
 def models(config: dict[str, Any]) -> dict[str, CLIPSeg]:
     """Every decoder of the folder on its CLIP: "rd64-uni" and so on."""
-    backbone = _weights(FOLDER / "clip_backbone.pt")
-    clip = CLIPConfig.from_state_dict({name: tensor.shape for name, tensor in backbone.items()})
-    made = {}
-    for file in FOLDER.glob("*.pth"):
-        decoder = {name: tensor for name, tensor in _weights(file).items() if not name.startswith("reduce.")}
-        shapes = {name: tensor.shape for name, tensor in decoder.items()}
-        model = CLIPSeg(CLIPSegConfig.from_state_dict(shapes, clip, extract_layers=tuple(config["extract"])))
-        model.load_state_dict({**decoder, **{f"clip.{name}": tensor for name, tensor in backbone.items()}})
-        made[file.stem] = model.eval().requires_grad_(False)
-    return made
+    facts = {"extract_layers": config["extract"]}
+    clip = FOLDER / "clip_backbone.pt"
+    return {file.stem: load_clipseg(file, clip, overrides=facts) for file in FOLDER.glob("*.pth")}
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +59,6 @@ def plain(models: dict[str, CLIPSeg]) -> CLIPSeg:
 def tokens(plain: CLIPSeg, config: dict[str, Any]) -> Tensor:
     tokenizer = ClipTokenizer.from_folder(FOLDER, plain.config.clip.context_length)
     return tokenizer(config["prompts"])
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    return {name: t.read().float() for name, t in read_torch(path, TORCHSCRIPT).items() if name not in NOT_WEIGHTS}
 
 
 def pixels_of(model: CLIPSeg, size: int) -> Tensor:
