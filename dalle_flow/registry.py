@@ -17,6 +17,7 @@ BUILT_IN = {
     "dalle": "dalle_flow.executors.dalle:DalleGenerator",
     "glid3": "dalle_flow.executors.glid3:Glid3Generator",
     "clip": "dalle_flow.executors.clip:ClipRanker",
+    "segment": "dalle_flow.executors.segment:SegmentExecutor",
 }
 
 
