@@ -4,6 +4,8 @@
     round = df.generate("a cat on a skateboard, watercolor", num_images=9)
     round                               # in a notebook: the contact sheet, best first
     round.candidates[0].image           # a PIL picture
+    better = df.refine(round.candidates[3], num_images=36, strength=0.5)
+    large = df.upscale(better.candidates[0])
     df.replay(round.candidates[0])      # the same picture again, from its recipe
 
 Importing this package imports neither torch nor a model; the first call does.
@@ -14,20 +16,58 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import DalleFlowError
-    from .session import generate, replay
-    from .types import Candidate, GenerateRequest, Recipe, Round
+    from .session import generate, inpaint, interpolate, refine, replay, segment, upscale
+    from .types import (
+        Candidate,
+        GenerateRequest,
+        InpaintRequest,
+        InterpolateRequest,
+        Recipe,
+        RefineRequest,
+        Round,
+        SegmentRequest,
+        UpscaleRequest,
+    )
 
 _HOMES = {
     "DalleFlowError": "errors",
     "generate": "session",
+    "inpaint": "session",
+    "interpolate": "session",
+    "refine": "session",
     "replay": "session",
+    "segment": "session",
+    "upscale": "session",
     "Candidate": "types",
     "GenerateRequest": "types",
+    "InpaintRequest": "types",
+    "InterpolateRequest": "types",
     "Recipe": "types",
+    "RefineRequest": "types",
     "Round": "types",
+    "SegmentRequest": "types",
+    "UpscaleRequest": "types",
 }
 
-__all__ = ["Candidate", "DalleFlowError", "GenerateRequest", "Recipe", "Round", "generate", "replay"]
+__all__ = [
+    "Candidate",
+    "DalleFlowError",
+    "GenerateRequest",
+    "InpaintRequest",
+    "InterpolateRequest",
+    "Recipe",
+    "RefineRequest",
+    "Round",
+    "SegmentRequest",
+    "UpscaleRequest",
+    "generate",
+    "inpaint",
+    "interpolate",
+    "refine",
+    "replay",
+    "segment",
+    "upscale",
+]
 
 
 def __getattr__(name: str) -> Any:

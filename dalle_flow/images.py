@@ -1,6 +1,5 @@
 """The only place where bytes become pictures and pictures become bytes, with the size limits and the recipe in PNGs."""
 
-import hashlib
 import io
 import math
 import os
@@ -11,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
 from .errors import PictureError, ReplayError, StorageError
-from .types import Candidate, Recipe
+from .types import Candidate, Recipe, as_picture, on_white
+from .types import picture_id as picture_id
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +33,6 @@ def to_image(pixels: "torch.Tensor") -> Image.Image:
     return Image.fromarray(array)
 
 
-def picture_id(image: Image.Image) -> str:
-    """sha256 over mode, size and pixels: the same picture has the same id whatever file it came in."""
-    head = f"{image.mode} {image.width} {image.height}\n".encode()
-    return hashlib.sha256(head + image.tobytes()).hexdigest()
-
-
 def decode(data: bytes) -> Image.Image:
     """Bytes of a PNG, JPEG or WebP file -> picture, checked against the limits before any pixel is decoded.
 
@@ -55,7 +49,7 @@ def decode(data: bytes) -> Image.Image:
                 size = f"{image.width} x {image.height}"
                 raise PictureError(f"the picture is {size}; at most {MAX_PIXELS} pixels are allowed")
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            if frames > 1 and image.format != "MPO":  # a camera's JPEG with further pictures behind its own
                 raise PictureError(f"the picture is an animation of {frames} frames; give one frame")
             image.load()
     except PictureError:
@@ -133,6 +127,20 @@ def write_file(path: Path, data: bytes) -> None:
                 os.unlink(partial)
 
 
+def cut_out(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture where the mask is white, transparent where it is black: "RGBA". What was transparent stays so.
+
+    Raises:
+        PictureError: the mask is not as large as the picture.
+    """
+    if mask.size != image.size:
+        sizes = " and ".join(f"{part.width} x {part.height}" for part in (mask, image))
+        raise PictureError(f"the mask and the picture are {sizes}; give a mask as large as the picture", field="mask")
+    found = image.convert("RGBA")
+    found.putalpha(ImageChops.multiply(found.getchannel("A"), mask.convert("L")))
+    return found
+
+
 def contact_sheet(
     candidates: Sequence[Candidate], *, columns: int | None = None, min_side_px: int = 192
 ) -> Image.Image:
@@ -154,7 +162,7 @@ def contact_sheet(
     font = ImageFont.load_default(15)
     for index, candidate in enumerate(candidates):
         x, y = gap + index % columns * (cell + gap), gap + index // columns * (cell + label + gap)
-        image = candidate.image.convert("RGB")
+        image = on_white(as_picture(candidate.image))
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.LANCZOS)
         sheet.paste(image, (x + (cell - image.width) // 2, y + (cell - image.height) // 2))
         draw.text((x + 2, y + cell + 6), f"{index:02d}", fill="#ffffff", font=font)

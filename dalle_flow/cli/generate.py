@@ -56,7 +56,7 @@ def generate(
 
     _check_encoding(prompt)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    request = GenerateRequest(prompt, num_images, seed, tuple(executor or ()))
+    request = GenerateRequest(prompt, num_images, seed, executors=tuple(executor or ()))
     with bar(quiet=quiet) as line:
         line.show("starting")
         from .request import engine_for  # imports torch: after the first look at the request, for quick refusals
@@ -139,4 +139,4 @@ def _document(finished: "Round", output: Path, names: list[str]) -> dict[str, An
     document = finished.to_dict()
     for place, candidate in enumerate(document["candidates"]):
         candidate["path"] = str(output / names[place])
-    return {**document, "seed": finished.request.seed, "sheet": str(output / SHEET)}
+    return {**document, "seed": document["request"]["seed"], "sheet": str(output / SHEET)}

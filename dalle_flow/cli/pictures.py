@@ -69,10 +69,10 @@ def replay(
         _check_writable(output)
     with bar() as line:
         line.show(f"loading {recipe.executor}")
-        from ..flow import run
+        from ..flow.replay import replay as make_again
         from .request import engine_for
 
-        made = run.replay(engine_for(flow, weights or []), recipe)
+        made = make_again(engine_for(flow, weights or []), recipe)
     if output is not None:
         write_file(output, encode_png(made.image, made.recipe))
     before, after = _plain(image), _plain(made.image)  # however the file keeps its pixels

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from ..errors import OptionError, UnknownNameError, UsageError, WeightsError
 from ..executors.base import Executor, Output, StrictOptions, Task
 from ..registry import executor_class
-from ..types import ExecutorPlan, Json, Kind
+from ..types import ExecutorPlan, Json, Kind, RoundKind
 from .device import run_slots
 
 
@@ -27,22 +27,36 @@ class LocalEngine:
         """Executors of that kind, in the flow's order; imports their classes, loads no weights."""
         return [name for name, entry in self.executors.items() if executor_class(entry.uses).kind is kind]
 
-    def options(self, name: str, values: Mapping[str, Json]) -> StrictOptions:
-        """The flow's options with a request's over them; OptionError says which is wrong and what is allowed."""
+    def able(self, kind: RoundKind) -> list[str]:
+        """Executors that can do such rounds, in the flow's order; imports their classes, loads no weights."""
+        return [name for name, entry in self.executors.items() if kind in executor_class(entry.uses).verbs]
+
+    def options(self, name: str, values: Mapping[str, Json], kind: RoundKind | None = None) -> StrictOptions:
+        """The flow's options with a request's over them, for a kind of round; None: the executor has one set of them.
+
+        Of the flow's, those count that this kind of round knows.
+
+        Raises:
+            OptionError: which is wrong and what is allowed. Also of the flow's options that other rounds use.
+        """
         entry = self.plan(name)
-        return executor_class(entry.uses).Options.parse({**entry.options, **values})
+        cls = executor_class(entry.uses)
+        _check_options(name, cls, entry.options)
+        wanted = cls.Options if kind is None else cls.verbs[kind]
+        return wanted.parse({**_known(wanted, entry.options), **values})
 
     def check(self, name: str) -> None:
         """Whether the executor has its weights, without reading them, so that what is missing is said before any work.
 
         Raises:
-            OptionError: weights for a role that it does not have.
+            OptionError: weights for a role that it does not have, or an option of the flow that it does not take.
             WeightsError: a role without weights, or no such file.
             UsageError: a device that this machine does not have.
         """
         entry = self.plan(name)
         _check_device(name, entry.device)
         _check_roles(name, executor_class(entry.uses), entry.weights)
+        _check_options(name, executor_class(entry.uses), entry.options)
         for role, path in entry.weights.items():
             if not path.exists():
                 raise WeightsError(
@@ -63,6 +77,23 @@ class LocalEngine:
     def run(self, name: str, task: Task) -> Iterator[Output]:
         """Outputs of a task as they come; closing the iterator cancels it."""
         return run_slots(self.load(name)[0], task)
+
+
+def _known(options: type[StrictOptions], values: Mapping[str, Json]) -> dict[str, Json]:
+    return {option: value for option, value in values.items() if option in options.model_fields}
+
+
+def _check_options(name: str, cls: type[Executor], values: Mapping[str, Json]) -> None:
+    """The flow's options of an executor: each must be known to one of its rounds, and taken by all that know it."""
+    classes = dict.fromkeys([cls.Options, *cls.verbs.values()])
+    known = sorted({option for options in classes for option in options.model_fields})
+    for option in values:
+        if option not in known:
+            raise OptionError(
+                f"{name}: no option {option!r}, which the flow gives; options are: {', '.join(known)}", field=option
+            )
+    for options in classes:
+        options.parse(_known(options, values))
 
 
 def _check_device(name: str, device: str) -> None:

@@ -1,151 +1,108 @@
-"""One round: the request goes to each generator, the ranker sorts what comes back, the person picks."""
+"""One round: the request goes to each executor that does it, the ranker sorts what comes back, the person picks."""
 
-import math
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
 
 from ..engine.local import LocalEngine
-from ..errors import FailureError, OptionError, ReplayError, UsageError
-from ..executors.base import Done, Executor, Preview, StrictOptions, Task
-from ..images import picture_id
+from ..errors import FailureError
+from ..executors.base import Done, Executor, Preview, Task
 from ..types import (
     Candidate,
     Event,
     Finished,
-    GenerateRequest,
+    InpaintRequest,
     Kind,
     Previewed,
     Progressed,
     Ranked,
     Recipe,
+    RefineRequest,
+    Request,
     Round,
-    Score,
+    RoundKind,
+    SegmentRequest,
     Started,
+    UpscaleRequest,
     Warned,
+    picture_id,
 )
+from .rank import rank
+from .tasks import executors_for, options_for, prompts_of, remarks_on, task_of
 
-RANK_SCALE = 100.0  # CLIP-as-service softmaxes with exp(4.60517), whatever scale the model has learnt
+RANKED = (RoundKind.GENERATE, RoundKind.REFINE, RoundKind.INPAINT)
 
 
-def generate(engine: LocalEngine, request: GenerateRequest, preview_every: int = 0) -> Generator[Event, None, None]:
-    """Run a generate round; the last event is `Ranked`, with the round. Nothing runs before the request is checked.
+def run_round(engine: LocalEngine, request: Request, preview_every: int = 0) -> Generator[Event, None, None]:
+    """Run a round; the last event is `Ranked`, with the round. Nothing runs before the request is checked.
 
-    `preview_every` is the number of steps between previews of each picture; 0 makes none.
+    Candidates of generating, refining and inpainting are ranked; those of interpolating keep their order.
+
+    Args:
+        preview_every: the number of steps between previews of each picture; 0 makes none.
 
     Raises:
         UsageError: an executor or option that does not exist, or a value that is not allowed.
-        FailureError: weights that cannot be loaded, or a generator that fails.
+        FailureError: weights that cannot be loaded, or an executor that fails.
     """
-    names = request.executors or tuple(engine.names(Kind.GENERATOR))
-    if not names:
-        raise UsageError(f"the flow has no generator; its executors are: {', '.join(engine.executors)}", field="flow")
-    options = _checked_options(engine, request, names)
-    ranker = next(iter(engine.names(Kind.RANKER)), None)
+    names = executors_for(engine, request)
+    options = options_for(engine, request, names)
+    ranker = next(iter(engine.names(Kind.RANKER)), None) if request.kind in RANKED else None
     for name in (*names, *([ranker] if ranker else [])):
         engine.check(name)
-    candidates: list[Candidate] = []
-    warnings: list[str] = []
-    for name in names:
+    candidates: dict[tuple[int, int], Candidate] = {}
+    warnings = remarks_on(request)
+    yield from map(Warned, warnings)
+    for place, name in enumerate(names):
         executor, seconds = engine.load(name)
         yield Started(name, seconds)
-        for remark in executor.remarks(request.prompt):
+        for remark in (remark for prompt in prompts_of(request) for remark in executor.remarks(prompt)):
             warnings.append(remark)
             yield Warned(remark)
-        seeds = tuple(request.seed + i for i in range(request.num_images))
-        task = Task(request.prompt, options[name], seeds=seeds, preview_every=preview_every)
-        for event in _pictures(engine, name, executor, task):
+        for index, event in pictures(engine, name, request, task_of(request, options[name], preview_every)):
             if isinstance(event, Finished):
-                candidates.append(event.candidate)
+                candidates[place, index] = event.candidate
             yield event
-    # In the order of generators and seeds, not in that in which they happened to end.
-    candidates.sort(key=lambda c: (names.index(c.recipe.executor), c.recipe.seed))
+    # In the order of executors and seeds, not in that in which they happened to end.
+    ordered = [candidates[key] for key in sorted(candidates)]
     if ranker is not None:
-        candidates = rank(engine, ranker, request.prompt, candidates)
-    round_id = secrets.token_hex(8)
-    yield Ranked(Round(round_id, "generate", request, tuple(candidates), ranker, tuple(warnings)))
+        ordered = rank(engine, ranker, task_of(request, options[names[0]]).prompt, ordered)
+    yield Ranked(Round(secrets.token_hex(8), request, tuple(ordered), ranker, tuple(warnings)))
 
 
-def probabilities(cosines: list[float]) -> list[float]:
-    """Softmax of the cosines times RANK_SCALE: how much better each is than those beside it."""
-    best = max(cosines)
-    weights = [math.exp(RANK_SCALE * (cosine - best)) for cosine in cosines]
-    return [weight / sum(weights) for weight in weights]
+generate = run_round  # of a GenerateRequest
 
 
-def rank(engine: LocalEngine, name: str, prompt: str, candidates: list[Candidate]) -> list[Candidate]:
-    """Candidates with their scores, best first; equal scores keep their order."""
-    task = Task(prompt, engine.options(name, {}), images=tuple(c.image for c in candidates))
-    cosines = {output.slot.index: output.result for output in engine.run(name, task) if isinstance(output, Done)}
-    ordered = [float(cosines[i]) for i in range(len(candidates))]  # type: ignore[arg-type]
-    scored = [
-        Candidate(c.id, c.image, c.recipe, Score(cosine, probability))
-        for c, cosine, probability in zip(candidates, ordered, probabilities(ordered), strict=True)
-    ]
-    return sorted(scored, key=lambda c: -c.score.cosine if c.score else 0.0)
-
-
-def replay(engine: LocalEngine, recipe: Recipe) -> Candidate:
-    """Make the picture of a recipe again.
-
-    Raises:
-        ReplayError: this flow has not that executor, or has it with other weights or options; or no request of ours
-            can have had this recipe.
-    """
-    if recipe.executor not in engine.executors:
-        raise ReplayError(f"the picture was made by {recipe.executor!r}, which this flow does not have")
-    if recipe.executor not in engine.names(Kind.GENERATOR):
-        raise ReplayError(f"the picture says it was made by {recipe.executor!r}, which makes no pictures here")
-    try:
-        GenerateRequest(recipe.prompt)
-        options = engine.options(recipe.executor, dict(recipe.options))
-    except OptionError as error:
-        raise ReplayError(f"the recipe does not fit this version: {error.message}", field=error.field) from None
-    executor, _ = engine.load(recipe.executor)
-    if executor.weights_id != recipe.weights:
-        raise ReplayError(
-            f"the picture was made with other weights of {recipe.executor!r}: {recipe.weights[:12]}, "
-            f"here are {executor.weights_id[:12]}; give the original ones with --weights"
-        )
-    task = Task(recipe.prompt, options, seeds=(recipe.seed,))
-    for event in _pictures(engine, recipe.executor, executor, task):
-        if isinstance(event, Finished):
-            return event.candidate
-    raise FailureError(f"{recipe.executor} gave no picture")
-
-
-def _checked_options(
-    engine: LocalEngine, request: GenerateRequest, names: tuple[str, ...]
-) -> Mapping[str, StrictOptions]:
-    generators = engine.names(Kind.GENERATOR)
-    for name in names:
-        engine.plan(name)
-        if name not in generators:
-            raise OptionError(f"{name!r} is not a generator; generators are: {', '.join(generators)}", field="executor")
-    stray = [name for name in request.options if name not in names]
-    if stray:
-        problem = f"options for {stray[0]!r}, which is not asked to generate"
-        example = f"{{{names[0]!r}: {{'temperature': 0.5}}}}"
-        raise OptionError(f"{problem}; options go by executor, such as {example}", field="options")
-    return {name: engine.options(name, dict(request.options.get(name, {}))) for name in names}
-
-
-def _pictures(engine: LocalEngine, name: str, executor: Executor, task: Task) -> Iterator[Event]:
-    """Events of one generator for one task, as they happen."""
+def pictures(engine: LocalEngine, name: str, request: Request, task: Task) -> Iterator[tuple[int, Event]]:
+    """Events of one executor for one task of a request, as they happen, each with the index of its picture or -1."""
+    executor, _ = engine.load(name)
     for output in engine.run(name, task):
         if isinstance(output, Preview):
-            yield Previewed(name, output.slot.index, output.image)
+            yield output.slot.index, Previewed(name, output.slot.index, output.image)
         elif isinstance(output, Done):
-            assert not isinstance(output.result, float)
-            seed = task.seeds[output.slot.index]
-            recipe = Recipe(
-                executor=name,
-                weights=executor.weights_id,
-                prompt=task.prompt,
-                seed=seed,
-                options=task.options.model_dump(mode="json"),
-                versions={"dalle_flow": version("dalle-flow"), "torch": version("torch")},
-            )
-            yield Finished(Candidate(picture_id(output.result), output.result, recipe))
+            if isinstance(output.result, float):
+                raise FailureError(f"{name} gave a score where a picture was asked for")
+            recipe = _recipe(name, executor, request, task, output.slot.index)
+            yield output.slot.index, Finished(Candidate(picture_id(output.result), output.result, recipe))
         else:
-            yield Progressed(name, output.step, output.of)
+            yield -1, Progressed(name, output.step, output.of)
+
+
+def _recipe(name: str, executor: Executor, request: Request, task: Task, index: int) -> Recipe:
+    """The recipe of picture `index` of a request."""
+    from_picture = (RefineRequest, InpaintRequest, UpscaleRequest, SegmentRequest)
+    parent = request.picture if isinstance(request, from_picture) else None
+    mask = request.mask if isinstance(request, InpaintRequest) else None
+    return Recipe(
+        executor=name,
+        weights=executor.weights_id,
+        prompt=task.prompt,
+        seed=task.seeds[index - task.first] if task.seeds else 0,
+        options=task.options.model_dump(mode="json"),
+        parent=None if parent is None else picture_id(parent),
+        versions={"dalle_flow": version("dalle-flow"), "torch": version("torch")},
+        kind=request.kind,
+        prompt_to=task.prompt_to,
+        frame=(index, task.of) if request.kind is RoundKind.INTERPOLATE else None,
+        mask=None if mask is None else picture_id(mask),
+    )

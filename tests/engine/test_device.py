@@ -97,7 +97,7 @@ def test_a_failure_drops_the_slots_and_is_passed_on(noise: Any, step: int, crash
 
 
 def test_an_interrupt_drops_the_slots(noise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(slot: object) -> None:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(noise, "_draw", interrupted)

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from dalle_flow.engine.local import LocalEngine
 from dalle_flow.errors import OptionError, UnknownNameError, UsageError, WeightsError
 from dalle_flow.executors.base import Done, Task
-from dalle_flow.types import ExecutorPlan, Kind
+from dalle_flow.types import ExecutorPlan, Kind, RoundKind
 
 
 @pytest.fixture
@@ -40,6 +41,36 @@ def test_options_are_the_flows_under_the_requests(engine: LocalEngine) -> None:
     assert engine.options("noise", {"num_inference_steps": 5}).model_dump()["num_inference_steps"] == 5
     with pytest.raises(OptionError, match="less than or equal to 1, got 2"):
         engine.options("noise", {"contrast": 2})
+
+
+def test_options_of_a_kind_of_round() -> None:
+    engine = LocalEngine({"noise": ExecutorPlan("noise", "noise", options={"strength": 0.5, "contrast": 0.25})})
+    assert engine.options("noise", {}, RoundKind.REFINE).model_dump()["strength"] == 0.5
+    drawn = engine.options("noise", {}, RoundKind.GENERATE).model_dump()
+    assert "strength" not in drawn
+    assert drawn["contrast"] == 0.25
+    with pytest.raises(OptionError, match="no option 'strength'"):
+        engine.options("noise", {"strength": 0.5}, RoundKind.GENERATE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strenght": 0.5}, "noise: no option 'strenght', which the flow gives; options are: contrast, crash"),
+        ({"strength": 1.5}, "'strength': .* less than or equal to 1, got 1.5"),
+        ({"contrast": "much"}, "'contrast': .* valid number"),
+    ],
+)
+def test_wrong_options_of_the_flow_are_found_in_any_round(options: dict[str, Any], message: str) -> None:
+    engine = LocalEngine({"noise": ExecutorPlan("noise", "noise", options=options)})
+    for ask in (lambda: engine.check("noise"), lambda: engine.options("noise", {}, RoundKind.GENERATE)):
+        with pytest.raises(OptionError, match=message):
+            ask()
+
+
+def test_able_are_those_that_can_do_a_round(engine: LocalEngine) -> None:
+    assert engine.able(RoundKind.GENERATE) == engine.able(RoundKind.REFINE) == ["noise", "grey"]
+    assert engine.able(RoundKind.UPSCALE) == []
 
 
 def test_running(engine: LocalEngine) -> None:

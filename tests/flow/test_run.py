@@ -1,7 +1,6 @@
 """One round: exactly what was asked for, ranked together; checked before it runs; nothing held when it ends early."""
 
 import json
-import math
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import pytest
 
 from dalle_flow.engine.local import LocalEngine
-from dalle_flow.errors import FailureError, OptionError, ReplayError, UnknownNameError, UsageError, WeightsError
-from dalle_flow.flow import run
+from dalle_flow.errors import FailureError, OptionError, UnknownNameError, UsageError, WeightsError
 from dalle_flow.flow.plan import read_plan
-from dalle_flow.images import decode, encode_png, picture_id, recipe_of
+from dalle_flow.flow.run import run_round
+from dalle_flow.images import picture_id
 from dalle_flow.types import (
     Event,
     ExecutorPlan,
@@ -21,7 +20,6 @@ from dalle_flow.types import (
     Previewed,
     Progressed,
     Ranked,
-    Recipe,
     Round,
     Started,
     Warned,
@@ -30,17 +28,12 @@ from dalle_flow.types import (
 Engine = LocalEngine
 
 
-@pytest.fixture
-def engine(plugin: ModuleType) -> Engine:
-    return engine_of(ExecutorPlan("noise", "noise"), ExecutorPlan("rank", "bright"))
-
-
 def engine_of(*plans: ExecutorPlan) -> Engine:
     return LocalEngine({plan.name: plan for plan in plans})
 
 
 def events_of(engine: Engine, *arguments: Any, **more: Any) -> list[Event]:
-    return list(run.generate(engine, GenerateRequest("a cat", *arguments, **more)))
+    return list(run_round(engine, GenerateRequest("a cat", *arguments, **more)))
 
 
 def round_of(engine: Engine, *arguments: Any, **more: Any) -> Round:
@@ -107,7 +100,7 @@ class TestGenerate:
         json.loads(recipe.to_json())
 
     def test_remarks_are_warnings(self, engine: Engine) -> None:
-        events = list(run.generate(engine, GenerateRequest("an unseen cat")))
+        events = list(run_round(engine, GenerateRequest("an unseen cat")))
         assert Warned("I do not know 'unseen'") in events
         assert isinstance(events[-1], Ranked)
         assert events[-1].round.warnings == ("I do not know 'unseen'",)
@@ -145,7 +138,7 @@ class TestRefusals:
 
     def test_missing_weights_of_the_ranker_before_any_picture(self, plugin: ModuleType) -> None:
         rank = ExecutorPlan("rank", "clip", {"clip": Path("/nowhere")})
-        events = run.generate(engine_of(ExecutorPlan("noise", "noise"), rank), GenerateRequest("a cat"))
+        events = run_round(engine_of(ExecutorPlan("noise", "noise"), rank), GenerateRequest("a cat"))
         with pytest.raises(WeightsError, match="rank: no weights at /nowhere"):
             next(events)
 
@@ -156,7 +149,7 @@ class TestRefusals:
 
 class TestEnding:
     def test_closing_drops_the_slots(self, engine: Engine) -> None:
-        events = run.generate(engine, GenerateRequest("a cat", 9))
+        events = run_round(engine, GenerateRequest("a cat", 9))
         next(event for event in events if isinstance(event, Progressed))
         noise: Any = engine.load("noise")[0]
         assert len(noise.held) == 4
@@ -172,49 +165,6 @@ class TestEnding:
         assert len(round_of(engine, 9).candidates) == 9
 
 
-class TestReplay:
-    def test_the_same_pixels(self, engine: Engine) -> None:
-        for candidate in round_of(engine, 5, options={"noise": {"contrast": 0.5}}).candidates:
-            made = run.replay(engine, candidate.recipe)
-            assert made.id == candidate.id
-            assert made.recipe == candidate.recipe
-
-    def test_from_the_file(self, engine: Engine) -> None:
-        (candidate,) = round_of(engine).candidates
-        image = decode(encode_png(candidate.image, candidate.recipe))
-        assert run.replay(engine, recipe_of(image)).id == picture_id(image)
-
-    def test_a_flow_without_that_executor(self, engine: Engine) -> None:
-        with pytest.raises(ReplayError, match="'dalle', which this flow does not have"):
-            run.replay(engine, Recipe("dalle", "none", "a cat", 7))
-
-    def test_other_weights(self, engine: Engine) -> None:
-        with pytest.raises(ReplayError, match="other weights of 'noise': 0123abcd, here are none"):
-            run.replay(engine, Recipe("noise", "0123abcd", "a cat", 7))
-
-    def test_a_ranker_makes_no_picture(self, engine: Engine) -> None:
-        with pytest.raises(ReplayError, match="'rank', which makes no pictures"):
-            run.replay(engine, Recipe("rank", "none", "a cat", 7))
-
-    @pytest.mark.parametrize("options", [{"nope": 1}, {"contrast": "x"}, {"contrast": 9}])
-    def test_options_that_this_version_does_not_have(self, engine: Engine, options: dict[str, Any]) -> None:
-        with pytest.raises(ReplayError, match="option"):
-            run.replay(engine, Recipe("noise", "none", "a cat", 7, options))
-
-    @pytest.mark.parametrize("prompt", ["", " ", "x" * 10_000])
-    def test_prompts_that_no_request_has(self, engine: Engine, prompt: str) -> None:
-        with pytest.raises(ReplayError, match="prompt"):
-            run.replay(engine, Recipe("noise", "none", prompt, 7))
-
-
-def test_probabilities_are_a_softmax_at_scale_100() -> None:
-    found = run.probabilities([0.31, 0.30, 0.10])
-    assert found[0] / found[1] == pytest.approx(math.e)
-    assert sum(found) == pytest.approx(1)
-    assert run.probabilities([-1.0, 1.0]) == pytest.approx([0, 1])
-    assert run.probabilities([0.2]) == [1]
-
-
 def test_equal_scores_keep_their_order(engine: Engine) -> None:
     candidates = round_of(engine, 5, options={"noise": {"contrast": 0.0}}).candidates
     assert [c.recipe.seed for c in candidates] == [0, 1, 2, 3, 4]
@@ -223,5 +173,5 @@ def test_equal_scores_keep_their_order(engine: Engine) -> None:
 def test_previews_come_when_asked_for(noise_flow: Path) -> None:
     engine = LocalEngine(read_plan(noise_flow).executors)
     request = GenerateRequest("a cat", 2)
-    assert not [e for e in run.generate(engine, request) if isinstance(e, Previewed)]
-    assert [e for e in run.generate(engine, request, preview_every=1) if isinstance(e, Previewed)]
+    assert not [e for e in run_round(engine, request) if isinstance(e, Previewed)]
+    assert [e for e in run_round(engine, request, preview_every=1) if isinstance(e, Previewed)]
