@@ -23,6 +23,7 @@ from dalle_flow.images import (
     PARAMETERS_CHUNK,
     RECIPE_CHUNK,
     contact_sheet,
+    cut_out,
     decode,
     encode_png,
     parameters_text,
@@ -302,3 +303,45 @@ def test_a_png_with_a_changed_chunk_is_called_damaged() -> None:
     data[20] ^= 1  # in the header chunk, whose checksum no longer fits
     with pytest.raises(PictureError, match="damaged"):
         decode(bytes(data))
+
+
+class TestCutOut:
+    """A mask and a picture make a picture that is transparent where the mask is black."""
+
+    @staticmethod
+    def picture(mode: str = "RGB") -> Image.Image:
+        return Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)).convert(mode)
+
+    @pytest.fixture
+    def mask(self) -> Image.Image:
+        made = Image.new("L", (5, 7), 0)
+        made.paste(255, (0, 0, 2, 3))
+        made.putpixel((4, 6), 100)
+        return made
+
+    @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK"])
+    def test_what_is_white_stays(self, mask: Image.Image, mode: str) -> None:
+        picture = self.picture(mode)
+        before = picture.tobytes()
+        found = cut_out(picture, mask)
+        assert found.mode == "RGBA"
+        assert found.getchannel("A").tobytes() == mask.tobytes()
+        assert np.array_equal(np.asarray(found)[..., :3], np.asarray(picture.convert("RGB")))
+        assert picture.tobytes() == before
+
+    def test_what_was_transparent_stays_so(self, mask: Image.Image) -> None:
+        picture = self.picture("RGBA")
+        picture.putalpha(Image.new("L", picture.size, 128))
+        alpha = np.asarray(cut_out(picture, mask).getchannel("A"))
+        assert (alpha[0, 0], alpha[6, 4], alpha[5, 0]) == (128, 50, 0)
+
+    @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+    def test_masks_of_other_modes(self, mode: str) -> None:
+        half = Image.new("L", (5, 7), 0)
+        half.paste(255, (0, 0, 5, 3))
+        assert cut_out(self.picture(), half.convert(mode)).getchannel("A").tobytes() == half.tobytes()
+
+    def test_a_mask_of_another_size_is_refused(self, mask: Image.Image) -> None:
+        with pytest.raises(PictureError, match="7 x 5 and 5 x 7; give a mask as large") as caught:
+            cut_out(self.picture(), mask.resize((7, 5)))
+        assert caught.value.field == "mask"
