@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..models.clip_text import ClipText
+from ..models.clip_text import ClipText, TextStates
 from ..models.latent_codec import KLCodec
 from ..models.text.clip_bpe import ClipTokenizer
 from . import diffusers_folder
@@ -35,6 +35,13 @@ class TextReader:
     encoder: ClipText
     tokenizer: ClipTokenizer
     pad_token_id: int
+
+    def read(self, text: str) -> TextStates:
+        """The states of one text (B = 1); what is longer than the encoder reads is cut off at its end."""
+        tokens = self.tokenizer([text], truncate=True)  # (1, T)
+        tokens[0, len(self.tokenizer.encode(text)) + 2 :] = self.pad_token_id
+        states: TextStates = self.encoder(tokens.to(self.encoder.ln_final.weight.device))
+        return states
 
 
 @dataclass(frozen=True)
