@@ -16,6 +16,7 @@ GROUP = "dalle_flow.executors"
 BUILT_IN = {
     "dalle": "dalle_flow.executors.dalle:DalleGenerator",
     "glid3": "dalle_flow.executors.glid3:Glid3Generator",
+    "stable": "dalle_flow.executors.stable:StableGenerator",
     "clip": "dalle_flow.executors.clip:ClipRanker",
     "segment": "dalle_flow.executors.segment:SegmentExecutor",
 }
