@@ -18,7 +18,9 @@ BUILT_IN = {
     "glid3": "dalle_flow.executors.glid3:Glid3Generator",
     "stable": "dalle_flow.executors.stable:StableGenerator",
     "clip": "dalle_flow.executors.clip:ClipRanker",
+    "siglip": "dalle_flow.executors.siglip:SiglipRanker",
     "segment": "dalle_flow.executors.segment:SegmentExecutor",
+    "pipeline": "dalle_flow.executors.pipeline:PipelineGenerator",
 }
 
 

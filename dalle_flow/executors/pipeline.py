@@ -1,0 +1,184 @@
+"""Pictures by any text-to-image, image-to-image or inpainting pipeline that diffusers can load.
+
+Weights: role `pipeline`, a folder (`save_pretrained`), a single file, or `hub:OWNER/NAME`; `lora`, where one is wanted;
+`config`, for a single file whose configuration is not beside it. See docs/pipelines.md.
+
+A pipeline draws a picture in one call, which a slot steps (`pipeline_call.py`). One picture is one call, and there is
+one call at a time: drawn in one batch, pictures differ in a value or two of 255 from those drawn alone, so a replay
+would not find its picture, and taking turns would only make the first picture come as late as the last.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from PIL import Image
+
+from ..errors import FailureError, OptionError
+from ..types import Json, Kind, RoundKind
+from ..weights.identity import weights_id
+from ..weights.pipeline_files import read_pipeline
+from ..weights.pipeline_hub import fetch_pipeline, hub_name
+from .base import Done, Executor, Output, Preview, Slot, StrictOptions, Task
+from .pipeline_call import PipelineCall, Stepped
+from .pipeline_load import add_lora, load_pipeline
+from .pipeline_options import (
+    PipelineOptions,
+    PipelineRefineOptions,
+    arguments_of,
+    generator_of,
+    prompt_length,
+    scheduler_for,
+    steps_of,
+)
+from .pipeline_preview import preview
+from .pipeline_rounds import pipeline_for
+from .pipeline_tiny import tiny_stable_diffusion
+from .quiet import quiet
+
+
+@dataclass(eq=False)
+class PipelineSlot(Slot):
+    call: PipelineCall | None = None  # none once it is done or dropped
+    pipeline: Any = None  # the call's own: its scheduler and state around the networks of all
+    size: tuple[int | None, int | None] = (None, None)  # width and height that were asked for, where they were
+    kept: tuple[Image.Image, Image.Image] | None = None  # inpaint: the picture, and the mask of what is made new
+    lora_scale: float = 1.0
+
+
+class PipelineGenerator(Executor):
+    kind: ClassVar[Kind] = Kind.GENERATOR
+    Options: ClassVar[type[StrictOptions]] = PipelineOptions
+    verbs: ClassVar[Mapping[RoundKind, type[StrictOptions]]] = {
+        RoundKind.GENERATE: PipelineOptions,
+        RoundKind.REFINE: PipelineRefineOptions,
+        RoundKind.INPAINT: PipelineRefineOptions,
+    }
+    roles: ClassVar[tuple[str, ...]] = ("pipeline",)
+    optional_roles: ClassVar[tuple[str, ...]] = ("config", "lora")
+    capacity = 1
+
+    def __init__(self, pipeline: Any, weights_id: str, *, defaults: Mapping[str, Json] | None = None):
+        """`defaults`: what holds for options that are null, instead of the pipeline's own."""
+        self.pipeline, self.weights_id, self.defaults = pipeline, weights_id, dict(defaults or {})
+        self.has_lora = bool(getattr(pipeline, "get_list_adapters", dict)())
+        self._lora_scale = 1.0
+        self._by_kind: dict[RoundKind, Any] = {}
+
+    @classmethod
+    def load(cls, weights: Mapping[str, Path], device: str) -> Self:
+        path = weights["pipeline"]
+        if name := hub_name(path):
+            path = fetch_pipeline(*name)
+        files = read_pipeline(path, weights.get("config"))
+        pipeline = load_pipeline(files, device)
+        lora = [add_lora(pipeline, weights["lora"])] if "lora" in weights else []
+        return cls(pipeline, weights_id([*files.files, *lora]))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return cls(tiny_stable_diffusion(), "tiny", defaults={"num_inference_steps": 3})
+
+    def remarks(self, prompt: str) -> Sequence[str]:
+        """Whether the model reads the prompt to its end."""
+        with quiet():
+            length, room = prompt_length(self.pipeline, prompt)
+        if length <= room:
+            return ()
+        return (f"the prompt has {length} tokens and this model reads {room}; its end is not read",)
+
+    def admit(self, task: Task) -> Sequence[PipelineSlot]:
+        """One call per picture, run to where its prompt is encoded and its noise drawn."""
+        options = task.options
+        assert isinstance(options, PipelineOptions)
+        if options.lora_scale is not None and not self.has_lora:
+            raise OptionError("there is no LoRA to scale; one is given as the weights role 'lora'", field="lora_scale")
+        with quiet():
+            if task.kind not in self._by_kind:
+                self._by_kind[task.kind] = pipeline_for(self.pipeline, task.kind)
+            pipeline = self._by_kind[task.kind]
+            arguments = arguments_of(pipeline, task, self.defaults)
+        slots: list[PipelineSlot] = []
+        try:
+            for index, seed in enumerate(task.seeds):
+                slots.append(self._start(pipeline, task, index, {**arguments, "generator": generator_of(seed)}))
+        except BaseException:
+            self.drop(slots)
+            raise
+        return slots
+
+    def _start(self, pipeline: Any, task: Task, index: int, arguments: Mapping[str, Any]) -> PipelineSlot:
+        options = task.options
+        assert isinstance(options, PipelineOptions)
+        own = copy.copy(pipeline)
+        if hasattr(own, "scheduler"):
+            with quiet():
+                own.scheduler = scheduler_for(pipeline, options.scheduler)
+        init, mask = arguments.get("image"), arguments.get("mask_image")
+        slot = PipelineSlot(
+            task,
+            task.first + index,
+            pipeline=own,
+            size=init.size if init else (arguments.get("width"), arguments.get("height")),
+            kept=(init, mask) if init and mask else None,
+            lora_scale=1.0 if options.lora_scale is None else options.lora_scale,
+        )
+        self._use_lora_of(slot)
+        slot.call = PipelineCall(own, arguments, task.seeds[index], steps_of(own, arguments))
+        slot.of = slot.call.of
+        return slot
+
+    def step(self, slots: Sequence[PipelineSlot]) -> Iterator[Output]:  # type: ignore[override]
+        """The next denoising step of every slot; the last one also decodes the picture."""
+        for slot in slots:
+            assert slot.call is not None
+            self._use_lora_of(slot)
+            came = slot.call.step()
+            slot.step += 1
+            if isinstance(came, Stepped) and slot.step >= slot.of:
+                _check_finite(slot, came)
+                came = slot.call.finish()
+            if isinstance(came, Image.Image):
+                slot.step, slot.call = slot.of, None
+                yield Done(slot, _finished(slot, came))
+            elif slot.task.preview_every and slot.step % slot.task.preview_every == 0 and came.latents is not None:
+                with quiet():
+                    image = preview(slot.pipeline, came.latents, *slot.size)
+                if image is not None:
+                    yield Preview(slot, image)
+
+    def drop(self, slots: Sequence[PipelineSlot]) -> None:  # type: ignore[override]
+        for slot in slots:
+            if slot.call is not None:
+                slot.call.close()
+                slot.call = None
+
+    def _use_lora_of(self, slot: PipelineSlot) -> None:
+        """The LoRA's strength is the networks', which all calls share."""
+        if self.has_lora and slot.lora_scale != self._lora_scale:
+            with quiet():
+                self.pipeline.set_adapters(["lora"], [slot.lora_scale])
+            self._lora_scale = slot.lora_scale
+
+
+def _check_finite(slot: PipelineSlot, last: Stepped) -> None:
+    if last.latents is not None and not bool(torch.isfinite(last.latents).all()):
+        name, dtype = type(slot.pipeline).__name__, str(last.latents.dtype).removeprefix("torch.")
+        raise FailureError(f"{name}: the numbers became infinite in {dtype}; weights in bfloat16 or float32 may do")
+
+
+def _finished(slot: PipelineSlot, image: Image.Image) -> Image.Image:
+    """The picture as RGB; where a mask is black, the picture that was given, to the last bit."""
+    image = image.convert("RGB")
+    if any(asked not in (None, made) for asked, made in zip(slot.size, image.size, strict=True)):
+        name, (width, height) = type(slot.pipeline).__name__, slot.size
+        raise FailureError(f"{name} made {image.width}x{image.height} where {width}x{height} was asked for")
+    if slot.kept:
+        init, mask = slot.kept
+        image = Image.composite(image, init, mask)
+    return image
