@@ -1,8 +1,9 @@
 """Measure the embedded family: what the judge sees in its pictures, what its CLIP tells apart, what its codec keeps.
 
 Pictures come through the same engine and executors as a person's do. Prompts are the canonical captions of scenes that
-were never trained on, so that every fact that is scored is in the prompt. `single` is the mean over all pictures made,
-`best_of_9` the one of each nine that CLIP ranks first. Each score has a 95 % interval from resampling the scenes.
+were never trained on, so that every fact that is scored is in the prompt. A generator's column is the mean over all
+its pictures, `best of 9` the one of each nine that CLIP ranks first. Each score has a 95 % interval from resampling the
+scenes. The rounds after the first are in evaluate_rounds.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +18,16 @@ from torch import Tensor
 from ..engine.local import LocalEngine
 from ..errors import OptionError, UsageError
 from ..executors.clip import ClipRanker
-from ..flow import run
 from ..flow.plan import EMBEDDED, read_plan
 from ..images import contact_sheet, encode_png, write_file
 from ..models.text.bpe import DalleTokenizer
-from ..types import Candidate, GenerateRequest, Ranked
+from ..types import Candidate, GenerateRequest, RoundKind
 from ..weights.files import load_vqgan
-from .batches import as_pixels, draw_pixels
+from .batches import draw_pixels
 from .captions import canonical
 from .codec import peak_signal_to_noise
 from .data import Dataset
+from .evaluate_rounds import candidates_of, pixels_of, refine_scores, segment_scores, upscale_scores
 from .judge import Judge, load_judge
 from .match import match_scores
 from .scenes import Scene
@@ -36,6 +37,8 @@ from .world import S0, World
 BEST_OF = 9
 RESAMPLES = 500
 SHEET_PROMPTS = 12
+LATER = 60  # prompts whose best picture goes on to be refined
+LARGE = "large_val"  # scenes rendered large, in the folder of the run
 TITLE_PX = 24  # height of the prompt above its pictures
 FACTS = ("object", "colour", "relation", "count", "style", "background", "all")
 Progress = Callable[[int, int], None]
@@ -70,34 +73,71 @@ def evaluate(
         raise OptionError(
             f"samples must be 1 to {len(dataset)}, the scenes of {split!r}; got {samples}", field="samples"
         )
-    scenes = [dataset.scene(i) for i in range(samples)]
     engine = LocalEngine(read_plan(flow).executors)
     _ranker(engine)  # refuse another kind of flow before the work
+    scenes = [dataset.scene(i) for i in range(samples)]
     rounds = []
     for i, scene in enumerate(scenes):
-        rounds.append(_round(engine, canonical(scene, world), seed + BEST_OF * i))
+        rounds.append(candidates_of(engine, GenerateRequest(canonical(scene, world), BEST_OF, seed + BEST_OF * i)))
         if progress is not None:
             progress(i + 1, samples)
     if sheet is not None:
         write_file(sheet, encode_png(uncurated_sheet(rounds[:SHEET_PROMPTS])))
-    pictures = [picture for candidates in rounds for picture in candidates]
-    best = [candidates[0] for candidates in rounds]
     everything = draw_pixels(dataset, torch.arange(min(1000, len(dataset))))
     every_scene = [dataset.scene(i) for i in range(len(everything))]
     kept, codec = _through_codec(engine, everything)
+    columns = {
+        f"real (n = {len(everything)})": _judged(examiner, everything, every_scene, world),
+        f"codec (n = {len(everything)})": _judged(examiner, kept, every_scene, world),
+        **_columns(engine, rounds, scenes, examiner, world),
+    }
     return {
         "split": split,
         "samples": samples,
-        "scenes": len(everything),
         "seed": seed,
         "judge": judge,
-        "real": _judged(examiner, everything, every_scene, world),
-        "codec": _judged(examiner, kept, every_scene, world),
         "codec_psnr_db": round(codec, 2),
-        "single": _judged(examiner, _pixels(pictures), [s for s in scenes for _ in range(BEST_OF)], world, BEST_OF),
-        f"best_of_{BEST_OF}": _judged(examiner, _pixels(best), scenes, world),
+        "columns": columns,
         "clip": {k: round(v, 3) for k, v in _clip_scores(engine, dataset).items()},
+        **_later_rounds(engine, [r[0] for r in rounds][:LATER], scenes[:LATER], dataset, examiner, work),
     }
+
+
+def _columns(
+    engine: LocalEngine,
+    rounds: Sequence[Sequence[Candidate]],
+    scenes: Sequence[Scene],
+    examiner: Judge,
+    world: World,
+) -> dict[str, dict[str, Figure | None]]:
+    """Of each generator all pictures and the best of each nine, and of all generators the best together."""
+    columns, number = {}, len(scenes)
+    generators = engine.able(RoundKind.GENERATE)
+    for name in generators:
+        own = [[c for c in candidates if c.recipe.executor == name] for candidates in rounds]
+        every = [picture for candidates in own for picture in candidates]
+        repeated = [scene for scene in scenes for _ in range(BEST_OF)]
+        columns[f"{name} (n = {number})"] = _judged(examiner, pixels_of(every), repeated, world, BEST_OF)
+        best = pixels_of([candidates[0] for candidates in own])
+        columns[f"{name}, best of {BEST_OF} (n = {number})"] = _judged(examiner, best, scenes, world)
+    if len(generators) > 1:
+        best = pixels_of([candidates[0] for candidates in rounds])
+        columns[f"all, best of {BEST_OF * len(generators)} (n = {number})"] = _judged(examiner, best, scenes, world)
+    return columns
+
+
+def _later_rounds(
+    engine: LocalEngine, picks: Sequence[Candidate], scenes: Sequence[Scene], dataset: Dataset, judge: Judge, work: Path
+) -> dict[str, Any]:
+    """Scores of the rounds after the first, as far as the flow has them."""
+    found: dict[str, Any] = {}
+    if engine.able(RoundKind.REFINE):
+        found["refine"] = refine_scores(engine, picks, scenes, judge, dataset.world)
+    if engine.able(RoundKind.UPSCALE) and (work / LARGE).is_dir():
+        found["upscale"] = upscale_scores(engine, Dataset(work / LARGE, dataset.world).images[: len(picks)])
+    if engine.able(RoundKind.SEGMENT):
+        found["segment"] = segment_scores(engine, dataset, min(4 * len(picks), len(dataset)))
+    return found
 
 
 def uncurated_sheet(rounds: Sequence[Sequence[Candidate]], columns: int = 2) -> Image.Image:
@@ -116,31 +156,28 @@ def uncurated_sheet(rounds: Sequence[Sequence[Candidate]], columns: int = 2) -> 
 
 def markdown(found: dict[str, Any]) -> str:
     """The scores as the tables of docs/embedded.md."""
-    columns = ["real", "codec", "single", f"best_of_{BEST_OF}"]
-    number = {c: found["scenes"] if c in ("real", "codec") else found["samples"] for c in columns}
+    columns = found["columns"]
     lines = [
         f"Split {found['split']!r}, judge {found['judge']!r}, seed {found['seed']}; the codec keeps "
         f"{found['codec_psnr_db']} dB (PSNR).\n",
-        "| fact | " + " | ".join(f"{c} (n = {number[c]})" for c in columns) + " |",
+        "| fact | " + " | ".join(columns) + " |",
         "| --- |" + " --- |" * len(columns),
     ]
     for fact in FACTS:
-        cells = [found[column][fact] for column in columns]
+        cells = [column[fact] for column in columns.values()]
         texts = ["not asked" if c is None else f"{c[0]:.3f} [{c[1]:.3f}, {c[2]:.3f}]" for c in cells]
         lines.append(f"| {fact} | " + " | ".join(texts) + " |")
     lines += ["\n| CLIP tells apart | share right |", "| --- | --- |"]
     lines += [f"| {name} | {value:.3f} |" for name, value in found["clip"].items()]
+    for kind in ("refine", "upscale", "segment"):
+        if kind in found:
+            lines += [f"\n| {kind} | |", "| --- | --- |"]
+            lines += [f"| {name} | {_figures(value)} |" for name, value in found[kind].items()]
     return "\n".join(lines)
 
 
-def _round(engine: LocalEngine, prompt: str, seed: int) -> tuple[Candidate, ...]:
-    *_, last = run.generate(engine, GenerateRequest(prompt, BEST_OF, seed))
-    assert isinstance(last, Ranked)
-    return last.round.candidates
-
-
-def _pixels(candidates: Sequence[Candidate]) -> Tensor:
-    return as_pixels(np.stack([np.asarray(c.image) for c in candidates]))
+def _figures(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _judged(

@@ -6,7 +6,6 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,11 +31,6 @@ STRENGTHS = (0.2, 0.5, 0.9)
 REFINED = 4  # pictures of each pick
 SMALLEST_PX = 40  # of 4,096: a thing of fewer visible pixels is not asked for
 HALF = 127  # a mask's white: the model holds it for likelier than not
-
-
-def can(engine: LocalEngine, kind: RoundKind) -> bool:
-    """Whether the flow has an executor for that kind of round."""
-    return bool(engine.able(kind))
 
 
 def candidates_of(engine: LocalEngine, request: Request) -> tuple[Candidate, ...]:
@@ -102,11 +96,6 @@ def segment_scores(engine: LocalEngine, dataset: Dataset, number: int) -> dict[s
             overlaps.append(float((mask & truth).sum() / (mask | truth).sum()))
         empty.append(not _mask(engine, image, absent(scene, dataset.world, dice).text).any())
     return {"iou": round(float(np.mean(overlaps)), 3), "empty": round(float(np.mean(empty)), 3), "scenes": number}
-
-
-def large_pictures(work: Path, number: int) -> np.ndarray:
-    """(N, 4H, 4W, 3) uint8 held-out scenes rendered large. WeightsError where they were never rendered."""
-    return np.asarray(Dataset(work / "large_val").images[:number])
 
 
 def pixels_of(candidates: Sequence[Candidate]) -> Tensor:

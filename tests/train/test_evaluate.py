@@ -30,9 +30,11 @@ def test_every_score_is_there(work: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     found = evaluate(work, samples=2, sheet=tmp_path / "sheet.png", progress=lambda i, n: seen.append((i, n)))
     assert seen == [(1, 2), (2, 2)]
-    for column in ("real", "codec", "single", f"best_of_{BEST_OF}"):
+    columns = list(found["columns"])
+    assert columns[:4] == ["real (n = 64)", "codec (n = 64)", "dalle (n = 2)", f"dalle, best of {BEST_OF} (n = 2)"]
+    for column in columns:
         for fact in FACTS:
-            figure = found[column][fact]  # type: ignore[index]
+            figure = found["columns"][column][fact]
             assert figure is None or 0 <= figure[1] <= figure[0] <= figure[2] <= 1
     assert 10 < found["codec_psnr_db"] < 40  # type: ignore[operator]
     assert 0 <= found["clip"]["r1_picture"] <= 1  # type: ignore[index]
@@ -40,7 +42,7 @@ def test_every_score_is_there(work: Path, tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 9 * 64
     table = markdown(found)
-    assert "| fact | real (n = 64) | codec (n = 64) | single (n = 2) | best_of_9 (n = 2) |" in table
+    assert "| fact | real (n = 64) | codec (n = 64) | dalle (n = 2) | dalle, best of 9 (n = 2) |" in table
     assert "seed 0" in table
     assert f"{found['codec_psnr_db']} dB" in table
 
