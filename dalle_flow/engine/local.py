@@ -112,8 +112,9 @@ def _check_device(name: str, device: str) -> None:
 
 def _check_roles(name: str, cls: type[Executor], weights: Mapping[str, object]) -> None:
     missing = [role for role in cls.roles if role not in weights]
-    unknown = [role for role in weights if role not in cls.roles]
+    roles = (*cls.roles, *cls.optional_roles)
+    unknown = [role for role in weights if role not in roles]
     if unknown:
-        raise OptionError(f"{name}: no weights role {unknown[0]!r}; roles are: {', '.join(cls.roles)}", field="weights")
+        raise OptionError(f"{name}: no weights role {unknown[0]!r}; roles are: {', '.join(roles)}", field="weights")
     if missing:
         raise WeightsError(f"{name}: no weights given for {', '.join(missing)}; say where with {missing[0]}=PATH")

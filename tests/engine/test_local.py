@@ -91,6 +91,14 @@ def test_weights_must_be_those_of_the_roles(engine: LocalEngine, tmp_path: Path)
         LocalEngine({"noise": ExecutorPlan("noise", "noise", {"unet": tmp_path})}).load("noise")
 
 
+def test_some_roles_may_be_left_out(tmp_path: Path) -> None:
+    weights = {"clipseg": tmp_path}
+    LocalEngine({"find": ExecutorPlan("find", "segment", weights)}).check("find")
+    LocalEngine({"find": ExecutorPlan("find", "segment", {**weights, "clip": tmp_path})}).check("find")
+    with pytest.raises(OptionError, match="no weights role 'unet'; roles are: clipseg, clip"):
+        LocalEngine({"find": ExecutorPlan("find", "segment", {**weights, "unet": tmp_path})}).check("find")
+
+
 def test_missing_weights_are_found_without_loading(engine: LocalEngine, tmp_path: Path) -> None:
     engine.check("noise")
     with pytest.raises(WeightsError, match=r"clip: no weights at .*nowhere; say where with clip=PATH"):
