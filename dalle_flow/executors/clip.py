@@ -1,7 +1,8 @@
 """Rank pictures by how well they match the prompt: the cosine of CLIP's features, as CLIP-as-service gives it.
 
-Weights: role `clip`, any CLIP with a ViT image tower: OpenAI's file, a transformers folder, or the embedded family's.
-The tokenizer lies beside it. A picture is always encoded as a picture, whatever text came with it.
+Weights: role `clip`, any CLIP with a ViT image tower: OpenAI's file, a transformers folder (OpenAI's, LAION's,
+PickScore's), or the embedded family's. The tokenizer lies beside it. A picture is always encoded as a picture, whatever
+text came with it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +13,16 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from ..errors import WeightsError
 from ..models.clip import CLIP, CLIPConfig, similarity
-from ..models.clip_preprocess import CLIPPreprocess
+from ..models.clip_preprocess import OPENAI_MEAN, OPENAI_STD, CLIPPreprocess
 from ..models.text.bpe import DalleTokenizer
 from ..models.text.clip_bpe import START, ClipTokenizer
 from ..models.text.normalize import TextNormalizer
 from ..types import Kind
 from ..weights.files import load_clip
 from ..weights.identity import weights_id
+from ..weights.transformers_folder import read_preprocessor
 from .base import Done, Executor, Output, Slot, StrictOptions, Task
 
 PROMPTS_KEPT = 64  # text features of the last prompts; one is a few kilobytes
@@ -33,9 +36,15 @@ class ClipRanker(Executor):
     class Options(StrictOptions):
         """None: a score is a score."""
 
-    def __init__(self, model: CLIP, tokenizer: ClipTokenizer | DalleTokenizer, weights_id: str):
+    def __init__(
+        self,
+        model: CLIP,
+        tokenizer: ClipTokenizer | DalleTokenizer,
+        weights_id: str,
+        preprocess: CLIPPreprocess | None = None,
+    ):
         self.model, self.tokenizer, self.weights_id = model, tokenizer, weights_id
-        self.preprocess = CLIPPreprocess(model.config.image_size)
+        self.preprocess = preprocess or CLIPPreprocess(model.config.image_size)
         self.normalize = TextNormalizer()
         self.text_features = lru_cache(maxsize=PROMPTS_KEPT)(self._text_features)
 
@@ -44,7 +53,8 @@ class ClipRanker(Executor):
         path = weights["clip"]
         model = load_clip(path, device=device)
         folder = path if path.is_dir() else path.parent
-        return cls(model, clip_tokenizer(folder, model.config), weights_id([path]))
+        tokenizer = clip_tokenizer(folder, model.config)
+        return cls(model, tokenizer, weights_id([path]), _preprocess(path, model.config.image_size))
 
     @classmethod
     def tiny(cls) -> Self:
@@ -94,3 +104,17 @@ def clip_tokenizer(folder: Path, config: CLIPConfig) -> ClipTokenizer | DalleTok
     if vocab.exists() and START not in vocab.read_text(encoding="utf-8"):
         return DalleTokenizer.from_folder(folder, config.context_length)
     return ClipTokenizer.from_folder(folder, config.context_length)
+
+
+def _preprocess(path: Path, size: int) -> CLIPPreprocess:
+    """OpenAI's, with the mean and deviation that a transformers folder gives: not all of LAION's have OpenAI's."""
+    found = read_preprocessor(path) if path.is_dir() else None
+    if found is None:
+        return CLIPPreprocess(size)
+    if (found.shortest, found.crop, found.filter) != (size, size, "bicubic"):
+        how = f"short side to {found.shortest}, both to {found.square}, {found.filter}, crop {found.crop}"
+        raise WeightsError(
+            f"{path}: preprocessor_config.json prepares pictures in another way ({how}) than is known here: the short "
+            f"side to {size}, bicubic, crop {size}"
+        )
+    return CLIPPreprocess(size, found.mean or OPENAI_MEAN, found.std or OPENAI_STD)

@@ -2,8 +2,8 @@
 
 Source: openai/CLIP `clip/model.py`, `clip/clip.py`; transformers `convert_clip_original_pytorch_to_hf.py`.
 OpenAI's files (`ViT-L-14.pt`) are TorchScript archives, which carry code. They are read as data (`torch_file.py`):
-nothing of it runs. A plain state dict in a `.pt` is read as well. A transformers folder has config.json and
-`model.safetensors` or `pytorch_model.bin`.
+nothing of it runs. A plain state dict in a `.pt` is read as well. A transformers folder (OpenAI's, LAION's, PickScore)
+has config.json and `model.safetensors` or `pytorch_model.bin`, in one file or several.
 """
 
 import re
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from ..errors import WeightsError
 from .disk import read_json
 from .plan import Piece, Plan, Shape, Stored, plan_as_is
-from .safetensors_file import read_safetensors
 from .torch_file import TORCHSCRIPT, read_torch
+from .transformers_folder import read_weights
 
 # Entries that are no weights: OpenAI's three sizes, and transformers' tables of 0, 1, 2, ...
 NOT_WEIGHTS = re.compile(r"input_resolution|context_length|vocab_size|.*\.position_ids")
 TRANSPOSE = (1, 0)
+NORM_EPS = 1e-5  # of every LayerNorm of models/clip.py
 
 TOWERS = {"text_model": "", "vision_model": "visual."}
 OUTSIDE = {
@@ -76,14 +77,10 @@ def _read_openai(path: Path) -> ClipWeights:
 
 
 def _read_transformers(folder: Path) -> ClipWeights:
-    safe, torch_file = folder / "model.safetensors", folder / "pytorch_model.bin"
-    file = safe if safe.is_file() else torch_file
-    if not file.is_file():
-        raise WeightsError(f"{folder}: has neither {safe.name} nor {torch_file.name}; fetch the CLIP weights again.")
-    found: Mapping[str, Stored] = read_safetensors(file) if file == safe else read_torch(file)
+    found, files = read_weights(folder)
     stored = {name: tensor for name, tensor in found.items() if not NOT_WEIGHTS.fullmatch(name)}
     plan = plan_transformers({name: tensor.shape for name, tensor in stored.items()})
-    return ClipWeights(stored, plan, _facts(folder), (file,))
+    return ClipWeights(stored, plan, _facts(folder), files)
 
 
 def plan_transformers(shapes: Mapping[str, Shape]) -> Plan:
@@ -116,16 +113,22 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"{folder}: hidden_act is {sorted(map(str, activations))}; allowed: quick_gelu, or gelu.")
     widths = []
     for part in (text, vision):
+        if (eps := part.get("layer_norm_eps", NORM_EPS)) != NORM_EPS:
+            raise WeightsError(f"{folder}: layer_norm_eps is {eps!r:.60}; a CLIP has {NORM_EPS}.")
         width, heads = part["hidden_size"], part["num_attention_heads"]
         if type(width) is not int or type(heads) is not int or heads < 1 or width % heads:
             raise WeightsError(f"{folder}: {heads} attention heads do not divide a width of {width}.")
         widths.append(width // heads)
     eot = text.get("eos_token_id", 2)
+    if type(eot) is not int:
+        raise WeightsError(f"{folder}: eos_token_id is {eot!r:.60}; a CLIP has one token that ends the text.")
     facts = {"head_width": widths[0], "vision_head_width": widths[1], "activation": activations.pop()}
     # In the published configs it is 2, by mistake; transformers then takes the largest id, as OpenAI does.
     return {**facts, "eot_token_id": None if eot == 2 else eot}
 
 
 def _part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = config.get(name)
+    """The config of one tower. Older files, such as LAION's, have `text_config_dict` too: then that one counts."""
+    part = config.get(f"{name}_dict")
+    part = config.get(name) if part is None else part
     return {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else {}
