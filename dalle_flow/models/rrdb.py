@@ -107,7 +107,7 @@ class RRDBNet(nn.Module):
         blocks = [
             Stage(Around(block, config.features), BLOCK_REACH, width, block_floats + width) for block in self.body
         ]
-        tail = Stage(self._tail, TAIL_REACH, config.channels, 3 * config.features * ENLARGES**2, ENLARGES)
+        tail = Stage(self._tail, TAIL_REACH, config.channels, (3 * ENLARGES**2 + 4) * config.features, ENLARGES)
         return (first, *blocks, tail)
 
     def _first(self, folded: Tensor) -> Tensor:

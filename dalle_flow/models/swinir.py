@@ -217,7 +217,7 @@ class SwinIR(nn.Module):
         config, size = self.config, self.config.window
         state = 2 * config.width + config.channels
         convolutions = 1 if config.body_conv == "1conv" else 2
-        held = state + 4 * config.width + 2 * max(config.mlp_width, 3 * config.width)
+        held = 2 * state + 5 * config.width + 2 * max(config.mlp_width, 3 * config.width)
 
         def whole_windows(reach: int) -> int:
             return reach + missing(reach, size)
@@ -227,12 +227,13 @@ class SwinIR(nn.Module):
             blocks = depth // 2 * size - (0 if depth % 2 else size // 2)
             return whole_windows(blocks + convolutions)
 
-        first = Stage(self._first, whole_windows(1), state, 3 * config.width, align=size)
+        first = Stage(self._first, whole_windows(1), state, 4 * (config.width + config.channels), align=size)
         layers = [
             Stage(Around(layer, config.width), layer_reach(depth), state, held, align=size)
             for layer, depth in zip(self.layers, config.depths, strict=True)
         ]
-        tail_floats = state + 2 * config.width + 3 * TAIL_FEATURES * config.scale**2
+        enlarged = config.channels if config.tail in ("none", "pixelshuffledirect") else TAIL_FEATURES
+        tail_floats = state + 5 * config.width + 3 * enlarged * config.scale**2
         tail_reach = whole_windows(convolutions + 3)  # what comes after the body sees 3 pixels
         return (first, *layers, Stage(self._tail, tail_reach, config.channels, tail_floats, config.scale, size))
 

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import png
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
+from dalle_flow.models.original_upscaling import real_esrgan, real_esrgan_picture, swinir_main
+from dalle_flow.models.picture_planes import Pixels, Planes, for_network, put_together, take_apart
+from dalle_flow.models.stages import reflect
 from dalle_flow.models.swinir import SwinIR, SwinIRConfig
-from dalle_flow.weights.upscale import Upscaler, load_upscaler
+from dalle_flow.models.tiling import Budget, Enlargement, plan_tiles
+from dalle_flow.weights.upscale import Upscaler, interpolate, load_upscaler
 
 ROOT = Path(__file__).parents[2]
 FALLBACKS = (ROOT.parent / "shared" / "parity", ROOT / "tests" / "data" / "parity")
@@ -25,17 +29,53 @@ MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text()) if
 NEAR = 2e-5
 
 
+CPU = torch.device("cpu")
+SIZES = {  # the originals' word -> ours
+    "SwinIR": {
+        "in_chans": "channels", "embed_dim": "width", "depths": "depths", "num_heads": "heads",
+        "window_size": "window", "upscale": "scale", "img_range": "value_range", "resi_connection": "body_conv",
+    },
+    "RRDBNet": {
+        "num_in_ch": "channels", "num_feat": "features", "num_block": "blocks", "num_grow_ch": "growth",
+        "scale": "scale",
+    },
+    "SRVGGNetCompact": {
+        "num_in_ch": "channels", "num_feat": "features", "num_conv": "convolutions", "upscale": "scale",
+    },
+}  # fmt: skip
+
+
 def cases(*kinds: str) -> list[Any]:
-    found = [case for case in MANIFEST["cases"] if case["kind"].startswith(kinds) and "inputs" in case]
-    return [pytest.param(case, id=case["case"]) for case in found]
+    enlarging = {name for name, made in MANIFEST.get("models", {}).items() if made["arch"] in SIZES}
+    found = [case for case in MANIFEST["cases"] if case["kind"].startswith(kinds)]
+    return [pytest.param(case, id=case["case"]) for case in found if {*_names(case)} <= enlarging]
+
+
+def _names(case: dict[str, Any]) -> list[str]:
+    return [case["model"]] if isinstance(case["model"], str) else case["model"]
+
+
+def read_pixels(path: Path) -> Pixels:
+    """(H, W, C) uint8 or uint16."""
+    width, height, rows, facts = png.Reader(bytes=path.read_bytes()).asDirect()
+    dtype = np.uint16 if facts["bitdepth"] == 16 else np.uint8
+    return np.vstack([np.asarray(row, dtype) for row in rows]).reshape(height, width, facts["planes"])
+
+
+def input_pixels(name: str) -> Pixels:
+    path = FOLDER / "inputs" / f"{name}.png"
+    return read_pixels(path if path.is_file() else path.with_name(f"rgb_{name}.png"))
 
 
 def read_input(name: str) -> Tensor:
     """(1, C, H, W) float32 in [0, 1]; grey has one channel."""
-    path = FOLDER / "inputs" / f"{name}.png"
-    with Image.open(path if path.is_file() else path.with_name(f"rgb_{name}.png")) as image:
-        pixels = np.asarray(image, np.float32) / 255
-    return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)[None]
+    return take_apart(input_pixels(name)).colour[None]
+
+
+def check_floats(case: dict[str, Any], key: str, found: Tensor) -> None:
+    """Against the original's numbers, which a small folder has for networks only."""
+    if (path := FOLDER / "outputs" / f"{case['case']}.npz").is_file():
+        torch.testing.assert_close(found, torch.from_numpy(np.load(path)[key]), atol=NEAR, rtol=0)
 
 
 def checkpoints(name: str) -> list[Path]:
@@ -57,21 +97,6 @@ def test_networks(case: dict[str, Any]) -> None:
         for name in wanted.files:
             found = model(read_input(name))
             torch.testing.assert_close(found, torch.from_numpy(wanted[name]), atol=NEAR, rtol=0)
-
-
-SIZES = {  # the originals' word -> ours
-    "SwinIR": {
-        "in_chans": "channels", "embed_dim": "width", "depths": "depths", "num_heads": "heads",
-        "window_size": "window", "upscale": "scale", "img_range": "value_range", "resi_connection": "body_conv",
-    },
-    "RRDBNet": {
-        "num_in_ch": "channels", "num_feat": "features", "num_block": "blocks", "num_grow_ch": "growth",
-        "scale": "scale",
-    },
-    "SRVGGNetCompact": {
-        "num_in_ch": "channels", "num_feat": "features", "num_conv": "convolutions", "upscale": "scale",
-    },
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name, made in MANIFEST.get("models", {}).items() if made["arch"] in SIZES])
@@ -112,12 +137,86 @@ def test_mistakes_would_be_noticed(case: dict[str, Any], mistake: str, monkeypat
     assert (model(read_input(name)) - torch.from_numpy(wanted[name])).abs().max() > 2 * NEAR
 
 
+def check_picture(case: dict[str, Any], found: Pixels) -> None:
+    wanted = read_pixels(FOLDER / "outputs" / f"{case['case']}.png")
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("case", cases("SwinIR pipeline"))
+@torch.inference_mode()
+def test_swinirs_own_program(case: dict[str, Any]) -> None:
+    model = network(case["model"])
+    assert isinstance(model, SwinIR)
+    overlap = {} if case["tile_overlap"] is None else {"overlap": case["tile_overlap"]}
+    found = swinir_main(model, read_input(case["input"]), case["tile"], **overlap)
+    check_floats(case, "float_before_clamp", found)
+    check_picture(case, put_together(Planes(found[0], None, 255)))
+
+
+@pytest.mark.parametrize("case", cases("RealESRGANer"))
+@torch.inference_mode()
+def test_real_esrganer(case: dict[str, Any]) -> None:
+    model, pixels = network(case["model"][0]), input_pixels(case["input"])
+    if case["dni_weight"]:
+        model = interpolate(
+            load_upscaler(checkpoints(case["model"][0])[0]), network(case["model"][1]), case["dni_weight"][0]
+        )
+    assert not isinstance(model, SwinIR)
+    by_network = case["alpha_upsampler"] in (None, "realesrgan")
+    planes = take_apart(pixels)
+    found = real_esrgan(model, for_network(planes.colour, model.channels)[None], **case["args"])
+    check_floats(case, "float_before_clamp", found)
+    if planes.alpha is not None and by_network:
+        found = real_esrgan(model, for_network(planes.alpha, model.channels)[None], **case["args"])
+        check_floats(case, "float_alpha_before_clamp", found)
+    options = {"outscale": case["outscale"], "alpha_by_network": by_network}
+    check_picture(case, real_esrgan_picture(model, pixels, **options, **case["args"]))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in cases("RealESRGANer") if case.values[0]["args"].get("tile", 0) and "outscale" not in case.id],
+)
+@torch.inference_mode()
+def test_our_tiles_have_no_seams(case: dict[str, Any]) -> None:
+    """Where the original's tiles differ from the whole picture, ours do not."""
+    model, pixels = network(case["model"][0]), read_input(case["input"])
+    tile = case["args"]["tile"]
+    whole = model(pixels)[0]
+    work = Enlargement(
+        model, pixels[0], plan_tiles(model, *pixels.shape[2:], Budget(2**30, 2**30), tile=tile), CPU, torch.float32
+    )
+    while not work.step():
+        pass
+    torch.testing.assert_close(work.result, whole, atol=NEAR, rtol=0)
+    assert (real_esrgan(model, pixels, tile, tile_pad=0)[0] - whole).abs().max() > 100 * NEAR
+
+
+@pytest.mark.parametrize("mistake", ["no extra window", "edge once"])
+@pytest.mark.parametrize("case", [case for case in cases("SwinIR pipeline") if not case.values[0]["tile"]])
+@torch.inference_mode()
+def test_mistakes_in_padding_would_be_noticed(case: dict[str, Any], mistake: str) -> None:
+    model, pixels = network(case["model"]), read_input(case["input"])
+    assert isinstance(model, SwinIR)
+    height, width = pixels.shape[2:]
+    size, s = model.config.window, model.scale
+    if mistake == "edge once":
+        padded = reflect(pixels, size - width % size, size - height % size)
+    elif height % size or width % size:
+        pytest.skip("padded in any case")
+    else:
+        padded = pixels
+    found = put_together(Planes(model(padded)[0, :, : height * s, : width * s], None, 255))
+    assert np.abs(found.astype(int) - read_pixels(FOLDER / "outputs" / f"{case['case']}.png")).max() > 2
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no published weights: set DALLE_FLOW_REAL")
 @torch.inference_mode()
 def test_a_published_file() -> None:
     (path,) = REAL.glob("*.pth")
     model = load_upscaler(path)
-    with Image.open(next(REAL.glob("*.png"))) as image:
-        pixels = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255).permute(2, 0, 1)[None]
+    pixels = take_apart(read_pixels(next(REAL.glob("*.png")))).colour[None]
     answers = np.load(next(REAL.glob("*.npz")))
     torch.testing.assert_close(model(pixels), torch.from_numpy(answers["raw"]), atol=NEAR, rtol=0)
