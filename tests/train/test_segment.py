@@ -11,13 +11,21 @@ import torch
 from dalle_flow.models.clip import CLIP
 from dalle_flow.models.clipseg import CLIPSeg, CLIPSegConfig
 from dalle_flow.models.text.bpe import DalleTokenizer
+from dalle_flow.train.chain import COURSES, STAGES, Workshop
 from dalle_flow.train.clip import Hints, clip_config
 from dalle_flow.train.data import Dataset, Job, render_split
 from dalle_flow.train.dice import Dice
 from dalle_flow.train.loop import CHECKPOINT, Course, train
 from dalle_flow.train.queries import ALIKE, absent, look, present
 from dalle_flow.train.scenes import Scene, Thing, scene_at
-from dalle_flow.train.segment import SegmentLesson, clipseg_config, export_segment, overlap, trained_clip
+from dalle_flow.train.segment import (
+    SegmentLesson,
+    clipseg_config,
+    export_segment,
+    overlap,
+    train_segment,
+    trained_clip,
+)
 from dalle_flow.train.sprites import Sprites
 from dalle_flow.train.world import S0
 from dalle_flow.weights.files import load_ours
@@ -177,3 +185,25 @@ def test_export_has_the_clip_it_was_trained_on(model: CLIPSeg, tokenizer: DalleT
     assert (tmp_path / "export" / "segment" / "known_words.txt").read_text().split() == [
         *("cat", "object", "one", "red", "thing")
     ]
+
+
+def test_the_stage_trains_a_decoder_on_the_runs_clip(
+    scenes: Dataset, tokenizer: DalleTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[tuple[str, SegmentLesson, CLIPSeg]] = []
+    clip = CLIP(clip_config(64, tokenizer.vocab_size, tokenizer.max_length, tokenizer.eos_token_id))
+    monkeypatch.setattr("dalle_flow.train.segment.trained_clip", lambda shop: clip)
+    monkeypatch.setattr(Workshop, "tokenizer", lambda shop: tokenizer)
+    monkeypatch.setattr(Workshop, "dataset", lambda shop, split: scenes)
+    monkeypatch.setattr(Workshop, "reconstructed", lambda shop: np.asarray(scenes.images[:5]))
+    monkeypatch.setattr(Workshop, "learn", lambda shop, *learns: learnt.append(learns))
+    STAGES["segment"](Workshop(tmp_path))
+    assert STAGES["segment"] is train_segment
+    ((name, lesson, average),) = learnt
+    assert name in COURSES
+    assert lesson.reconstructed is not None
+    assert torch.equal(lesson.model.clip.visual.conv1.weight, clip.visual.conv1.weight)
+    assert average.config == lesson.model.config
+    trained = {name for name, parameter in lesson.model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert not [name for name in trained if name.startswith("clip.")]
