@@ -80,7 +80,7 @@ def confirm(yes: bool) -> bool:
     """Whether the person wants it; UsageError where nobody can be asked."""
     if yes:
         return True
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("nobody can be asked whether to fetch this: there is no terminal; add --yes", field="yes")
     return typer.confirm("fetch them?", default=False)
 

@@ -71,9 +71,9 @@ def fetch(
     flow: Annotated[
         Path | None,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar="FLOW",
             parser=as_flow,
-            help="Everything that this flow needs, in place of names: shows what that is, and asks.",
+            help="All that a flow needs, given by its name or file, in place of names: shows what that is, and asks.",
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --flow: do not ask.")] = False,
@@ -101,7 +101,7 @@ def fetch(
             raise OptionError("--flow takes no names, no --folder and no --from", field="flow")
         wanted = _needed(flow, yes=yes, offline=offline, again=again)
     elif not names:
-        raise UsageError("Missing argument: NAME... of weights, or --flow NAME|FILE")
+        raise UsageError("Missing argument: NAME... of weights, or --flow FLOW")
     elif folder is not None and len(names) > 1:
         raise OptionError("--folder takes one name at a time", field="folder")
     else:

@@ -195,3 +195,23 @@ def test_every_name_in_a_flow_can_be_fetched() -> None:
     for name in NAMES:
         published = {name_in(text) for entry in entries(name).values() for text in entry["weights"].values()} - {None}
         assert published <= set(index())
+
+
+def test_the_document_tells_the_licences_of_all_that_is_fetched() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "flows.md").read_text("utf-8")
+    told = re.findall(r"^\| `([\w.-]+)` \| (\w+) \| (.+) \|$", text.split("## Licences")[1], re.MULTILINE)
+    needed = []
+    for name in ("classic", "modern"):
+        texts = [text for entry in entries(name).values() for text in entry["weights"].values()]
+        published = [weights for text in texts if (weights := name_in(text))]
+        needed += [(weights, name, find_entry(weights).licence) for weights in names_with_needs(published)]
+    assert told == needed
+
+
+def test_the_document_names_every_flow_and_ranker() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "flows.md").read_text("utf-8")
+    assert all(f"| `{name}` |" in text for name in NAMES)
+    rankers = text.split("## Rankers")[1].split("## Licences")[0]
+    for uses, named in re.findall(r"^\| `(\w+)` \| (`.+`) \|", rankers, re.MULTILINE):
+        assert executor_class(uses).kind is Kind.RANKER
+        assert set(re.findall(r"`([\w.-]+)`", named)) <= set(index())
