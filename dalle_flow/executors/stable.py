@@ -79,9 +79,9 @@ class StableGenerator(DiffusionExecutor):
 
     @classmethod
     def tiny(cls) -> Self:
-        from .stable_tiny import tiny_parts
+        from .stable_tiny import TinyStable, tiny_parts
 
-        return cls(tiny_parts(), "tiny")
+        return cast(Self, TinyStable(tiny_parts(), "tiny"))
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +101,7 @@ class StableGenerator(DiffusionExecutor):
 
     @torch.inference_mode()
     def admit(self, task: Task) -> Sequence[StableSlot]:
-        assert isinstance(task.options, self.verbs[task.kind])
+        assert isinstance(task.options, StableOptions)
         if needs_picture(task) and task.init is None:
             raise PictureError(f"{task.kind} needs a picture to start from", field="picture")
         check_options(task.options)

@@ -91,6 +91,9 @@ class ClipText(nn.Module):
         self.ln_final = nn.LayerNorm(width)
         if config.projection is not None:
             self.text_projection = nn.Parameter(torch.empty(width, config.projection))
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=width**-0.5)
 
     def forward(self, tokens: Tensor) -> TextStates:
         """(B, T) int64 tokens, T <= context length -> states. All T are read: padding is attended to."""
