@@ -21,6 +21,7 @@ BUILT_IN = {
     "siglip": "dalle_flow.executors.siglip:SiglipRanker",
     "segment": "dalle_flow.executors.segment:SegmentExecutor",
     "pipeline": "dalle_flow.executors.pipeline:PipelineGenerator",
+    "upscale": "dalle_flow.executors.upscale:UpscaleExecutor",
 }
 
 

@@ -63,4 +63,5 @@ def resize(pixels: Pixels, height: int, width: int, *, antialias: bool) -> Pixel
     white = 65535 if pixels.dtype == np.uint16 else 255
     planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)
     found = lanczos(planes, height, width, antialias=antialias).round_().clamp_(0, white)
-    return found.permute(1, 2, 0).numpy().astype(np.uint16 if white > 255 else np.uint8)
+    resized = found.permute(1, 2, 0).numpy()
+    return resized.astype(np.uint16) if white > 255 else resized.astype(np.uint8)

@@ -76,17 +76,23 @@ def read_unwrapped(file: Path) -> dict[str, Stored]:
     return {name.removeprefix(key): tensor for name, tensor in stored.items() if name.startswith(key)}
 
 
+def check_pair(model: Upscaler, other: Upscaler) -> None:
+    """WeightsError unless both are the same network, so that their weights can be mixed."""
+    if model.config != other.config:
+        raise WeightsError(
+            f"the second weights (wdn) are a {type(other).__name__}, {other.config}, the first a "
+            f"{type(model).__name__}, {model.config}; both must be of one pair, such as realesr-general-x4v3 and "
+            "realesr-general-wdn-x4v3"
+        )
+
+
 def interpolate(model: Upscaler, other: Upscaler, share: float) -> Upscaler:
     """`model` with every weight made `share` of its own and 1 - `share` of the other's.
 
     Raises:
         WeightsError: they are not the same network.
     """
-    if model.config != other.config:
-        raise WeightsError(
-            f"the second weights (wdn) are of another network: {type(other).__name__} {other.config}, "
-            f"the first are {type(model).__name__} {model.config}; both must be of the same pair"
-        )
+    check_pair(model, other)
     theirs = other.state_dict()
     mixed = {name: torch.lerp(theirs[name], mine, share) for name, mine in model.state_dict().items()}
     model.load_state_dict(mixed)

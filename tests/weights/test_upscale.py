@@ -219,5 +219,5 @@ def test_interpolation_of_two_networks() -> None:
     mixed = interpolate(one, other, 0.25).state_dict()
     for name in mine:
         torch.testing.assert_close(mixed[name], 0.25 * mine[name] + 0.75 * theirs[name])
-    with pytest.raises(WeightsError, match="of another network"):
+    with pytest.raises(WeightsError, match="both must be of one pair"):
         interpolate(one, make(CONFIGS["rrdb x4"]), 0.5)
