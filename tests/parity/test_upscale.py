@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import png
 import pytest
 import torch
 from torch import Tensor
 
+from dalle_flow.deep_picture import decode_deep, to_pixels
 from dalle_flow.models.original_upscaling import real_esrgan, real_esrgan_picture, swinir_main
 from dalle_flow.models.picture_planes import Pixels, Planes, for_network, put_together, take_apart
 from dalle_flow.models.stages import reflect
@@ -57,9 +57,7 @@ def _names(case: dict[str, Any]) -> list[str]:
 
 def read_pixels(path: Path) -> Pixels:
     """(H, W, C) uint8 or uint16."""
-    width, height, rows, facts = png.Reader(bytes=path.read_bytes()).asDirect()
-    dtype = np.uint16 if facts["bitdepth"] == 16 else np.uint8
-    return np.vstack([np.asarray(row, dtype) for row in rows]).reshape(height, width, facts["planes"])
+    return to_pixels(decode_deep(path.read_bytes()))
 
 
 def input_pixels(name: str) -> Pixels:
