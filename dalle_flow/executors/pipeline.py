@@ -134,23 +134,33 @@ class PipelineGenerator(Executor):
         return slot
 
     def step(self, slots: Sequence[PipelineSlot]) -> Iterator[Output]:  # type: ignore[override]
-        """The next denoising step of every slot; the last one also decodes the picture."""
+        """The next denoising step of every slot; the last one also decodes the picture. A slot that fails is dropped."""
         for slot in slots:
-            assert slot.call is not None
-            self._use_lora_of(slot)
-            came = slot.call.step()
-            slot.step += 1
-            if isinstance(came, Stepped) and slot.step >= slot.of:
-                _check_finite(slot, came)
-                came = slot.call.finish()
-            if isinstance(came, Image.Image):
-                slot.step, slot.call = slot.of, None
-                yield Done(slot, _finished(slot, came))
-            elif slot.task.preview_every and slot.step % slot.task.preview_every == 0 and came.latents is not None:
-                with quiet():
-                    image = preview(slot.pipeline, came.latents, *slot.size)
-                if image is not None:
-                    yield Preview(slot, image)
+            try:
+                output = self._advance(slot)
+            except BaseException:
+                self.drop([slot])
+                raise
+            if output is not None:
+                yield output
+
+    def _advance(self, slot: PipelineSlot) -> Output | None:
+        assert slot.call is not None
+        self._use_lora_of(slot)
+        came = slot.call.step()
+        slot.step += 1
+        if isinstance(came, Stepped) and slot.step >= slot.of:
+            _check_finite(slot, came)
+            came = slot.call.finish()
+        if isinstance(came, Image.Image):
+            slot.step, slot.call = slot.of, None
+            return Done(slot, _finished(slot, came))
+        every = slot.task.preview_every
+        if came.latents is None or not every or slot.step % every:
+            return None
+        with quiet():
+            image = preview(slot.pipeline, came.latents, *slot.size)
+        return None if image is None else Preview(slot, image)
 
     def drop(self, slots: Sequence[PipelineSlot]) -> None:  # type: ignore[override]
         for slot in slots:

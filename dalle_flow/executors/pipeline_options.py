@@ -231,4 +231,4 @@ def prompt_length(pipeline: Any, prompt: str) -> tuple[int, int]:
         if longest is not None and "CLIP" not in type(tokenizer).__name__:  # CLIP's have a length of their own
             room = min(room, int(longest.default))
         found.append((len(tokenizer(prompt).input_ids), room))
-    return max(found, key=lambda pair: pair[1] - pair[0], default=(0, 0))
+    return max(found, key=lambda pair: pair[1] / max(1, pair[0]), default=(0, 0))
