@@ -24,6 +24,7 @@ PARAMETERS_CHUNK = "parameters"  # the text that Stable Diffusion web UI and its
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 2**26  # 8192 x 8192
 FORMATS = ("PNG", "JPEG", "WEBP")
+ANIMATIONS: dict[str, dict[str, int]] = {"WEBP": {"quality": 90}, "GIF": {}}
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")  # how files of these formats begin
 
 
@@ -107,6 +108,29 @@ def parameters_text(recipe: Recipe, image: Image.Image) -> str:
     settings |= {"Model hash": recipe.weights[:10]}
     prompt = " ".join(recipe.prompt.split())  # one line: a line break would start the settings
     return f"{prompt}\n" + ", ".join(f"{name}: {value}" for name, value in settings.items())
+
+
+def encode_animation(
+    images: Sequence[Image.Image], form: str = "WEBP", *, ms_per_frame: int = 120, back: bool = False
+) -> bytes:
+    """Pictures of one size -> an animation that repeats for ever.
+
+    Args:
+        form: "WEBP" or "GIF"; a GIF has 256 colours a frame.
+        ms_per_frame: milliseconds that each picture is shown; a GIF rounds them to tens.
+        back: go on from the last picture back to the first, in place of jumping to it.
+    """
+    if form not in ANIMATIONS:
+        raise ValueError(f"an animation is one of {', '.join(ANIMATIONS)}, got {form!r}")
+    if not images:
+        raise ValueError("an animation needs at least one picture")
+    frames = [on_white(as_picture(image)) for image in images]
+    frames += frames[-2:0:-1] if back else []
+    out = io.BytesIO()
+    frames[0].save(
+        out, form, save_all=True, append_images=frames[1:], duration=ms_per_frame, loop=0, **ANIMATIONS[form]
+    )
+    return out.getvalue()
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -22,14 +22,14 @@ import typer
 
 from ..errors import DalleFlowError, UsageError
 from ..settings import is_on
-from . import evaluate, executors, generate, pictures, weights
+from . import evaluate, executors, generate, inpaint, interpolate, pictures, refine, segment, upscale, weights
 from .screen import printable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
     name="dalle-flow",
-    help="Pictures from text with a person in the loop: generate, rank, pick.",
+    help="Pictures from text with a person in the loop: generate, rank, pick, refine, upscale.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # plain help: it keeps its lines, and answers sooner
@@ -37,6 +37,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("generate")(generate.generate)
+app.command("refine")(refine.refine)
+app.command("inpaint")(inpaint.inpaint)
+app.command("interpolate")(interpolate.interpolate)
+app.command("upscale")(upscale.upscale)
+app.command("segment")(segment.segment)
 app.command("show")(pictures.show)
 app.command("replay")(pictures.replay)
 app.command("executors")(executors.executors)

@@ -1,5 +1,7 @@
 """The folder of one round: 00.png, 01.png, ... best first, sheet.png, and round.json, which says what belongs to it.
 
+Rounds that are to be watched have animations too.
+
 A round is written whole or not at all: into a hidden folder beside, then moved. A later round into the same folder
 replaces the files of the earlier one, those that round.json lists and that were not changed since, and no others.
 Where anybody else's file is in the way, the command refuses before any work is done; where it came while the work was
@@ -21,7 +23,9 @@ from ..errors import StorageError, UsageError
 
 MANIFEST = "round.json"
 SHEET = "sheet.png"
-OURS = re.compile(r"\d{2,}\.png|sheet\.png")  # a manifest that lists anything else is not believed
+OURS = re.compile(
+    r"\d{2,}\.png|sheet\.png|animation\.(webp|gif)"
+)  # a manifest that lists anything else is not believed
 
 
 def picture_names(number: int) -> list[str]:
@@ -33,7 +37,7 @@ def picture_names(number: int) -> list[str]:
 class RoundFolder:
     """A folder made ready for a round of known size."""
 
-    def __init__(self, path: Path, names: Sequence[str], staging: Path):
+    def __init__(self, path: Path, names: Sequence[str], staging: Path, sources: Sequence[Path] = ()):
         self.path = path
         self.names = [*names, SHEET]
         self._staging = staging
@@ -44,6 +48,12 @@ class RoundFolder:
                 "move it away, or choose another folder with -o",
                 field="output",
             )
+        for source in sources:
+            if source.name in {*self.names, *self._earlier} and source.resolve().parent == path.resolve():
+                raise UsageError(
+                    f"the new round would replace {source}, which it is made from; choose another folder with -o",
+                    field="output",
+                )
 
     def save(self, round_id: str, files: Mapping[str, bytes]) -> None:
         """Write all files of the round, then replace those of the earlier one.
@@ -105,11 +115,16 @@ class RoundFolder:
 
 
 @contextmanager
-def round_folder(path: Path, names: Sequence[str]) -> Iterator[RoundFolder]:
+def round_folder(path: Path, names: Sequence[str], sources: Sequence[Path] = ()) -> Iterator[RoundFolder]:
     """The folder, made when missing and proved writable; when the round fails, everything made for it is removed.
 
+    Args:
+        names: of all files but the sheet and the list.
+        sources: pictures that the round is made from.
+
     Raises:
-        StorageError: the folder cannot be made or written. UsageError: another's file is in the way.
+        StorageError: the folder cannot be made or written.
+        UsageError: another's file, or what the round is made from, is in the way.
     """
     if os.path.lexists(path) and not path.is_dir():
         kind = "a link to nothing" if path.is_symlink() and not path.exists() else "a file"
@@ -123,7 +138,7 @@ def round_folder(path: Path, names: Sequence[str]) -> Iterator[RoundFolder]:
             staging = Path(tempfile.mkdtemp(prefix=".round-", dir=path))
         except OSError as error:
             raise _cannot("write into", path, error) from None
-        yield RoundFolder(path, names, staging)
+        yield RoundFolder(path, names, staging, sources)
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)

@@ -1,15 +1,14 @@
 """`dalle-flow show` and `dalle-flow replay`: the recipe inside a picture, and the picture made from it again."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import StorageError, UsageError
 from .flags import AsJson, Flow, Weights
 from .screen import bar, printable
+from .target import check_target
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,25 +37,40 @@ def show(
 def _lines(image: "Image.Image", recipe: "Recipe", identity: str) -> list[str]:
     rows = [
         ("prompt", recipe.prompt),
-        ("executor", recipe.executor),
+        *([("to prompt", recipe.prompt_to)] if recipe.prompt_to is not None else []),
+        ("made by", f"{recipe.executor}, {recipe.kind}{_frame(recipe)}"),
         ("seed", str(recipe.seed)),
         *((f"  {name}", json.dumps(value, ensure_ascii=False)) for name, value in recipe.options.items()),
         ("weights", recipe.weights),
         *([("parent", recipe.parent)] if recipe.parent else []),
+        *([("mask", recipe.mask)] if recipe.mask else []),
         *((f"{name} version", number) for name, number in recipe.versions.items()),
         ("picture", f"{image.width} x {image.height}, {identity}"),
     ]
     return [f"{printable(name):<22} {printable(value)}" for name, value in rows]
 
 
+def _frame(recipe: "Recipe") -> str:
+    """`, picture 4 of 16`, counted from 1, of an interpolation."""
+    return "" if recipe.frame is None else f", picture {recipe.frame[0] + 1} of {recipe.frame[1]}"
+
+
 def replay(
     file: Picture,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.png", help="Where to write it.")] = None,
+    parent: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The picture it was made from, where its recipe names one.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The mask that was given for inpainting, where there was one.")
+    ] = None,
     weights: Weights = None,
     flow: Flow = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a picture again from its recipe.
+
+    What was refined, inpainted, upscaled or segmented needs the picture it was made from: --parent.
 
     Says whether the pixels are the same. Exit code 0 when they are, 1 when they differ: on another machine or with
     another torch, sums may be rounded differently.
@@ -65,14 +79,16 @@ def replay(
 
     image = read_picture(file)
     recipe = recipe_of(image)
+    sources = {"parent": parent, "mask": mask}
+    given = {name: None if path is None else read_picture(path) for name, path in sources.items()}
     if output is not None:
-        _check_writable(output)
+        check_target(output, sources=[path for path in sources.values() if path is not None])
     with bar() as line:
         line.show(f"loading {recipe.executor}")
         from ..flow.replay import replay as make_again
         from .request import engine_for
 
-        made = make_again(engine_for(flow, weights or []), recipe)
+        made = make_again(engine_for(flow, weights or []), recipe, **given)
     if output is not None:
         write_file(output, encode_png(made.image, made.recipe))
     before, after = _plain(image), _plain(made.image)  # however the file keeps its pixels
@@ -114,15 +130,3 @@ def _difference(one: "Image.Image", other: "Image.Image") -> str:
 
 def _versions(recipe: "Recipe") -> str:
     return printable(", ".join(f"{name} {number}" for name, number in recipe.versions.items()))
-
-
-def _check_writable(path: Path) -> None:
-    """Before the work, not after it."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; -o takes a file for the picture", field="output")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from None

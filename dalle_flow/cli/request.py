@@ -2,23 +2,49 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError, UnknownNameError
 from ..flow.engine import FlowEngine
 from ..flow.plan import EMBEDDED, Plan, parse_weights, read_plan
-from ..registry import executor_class
-from ..types import Json
+from ..registry import executor_class, executor_names
+from ..types import ExecutorPlan, Json, RoundKind
 
 
-def engine_for(flow: Path | None, weights: Iterable[str]) -> FlowEngine:
-    """The engine of a flow file (the embedded one when None) with `[EXECUTOR.]ROLE=PATH` weights in it."""
-    plan = read_plan(flow or EMBEDDED)
-    for role, path in parse_weights(list(weights)).items():
+def engine_for(flow: Path | None, weights: Iterable[str], executors: Sequence[str] = ()) -> FlowEngine:
+    """The engine of a flow file (the embedded one when None) with `[[EXECUTOR.]ROLE=]PATH` weights in it.
+
+    Of `executors`, those named on the command line, what the flow has not and the registry has is added to the flow.
+    A path without a role is for the first role of the one executor that is named.
+    """
+    plan = _with_executors(read_plan(flow or EMBEDDED), executors)
+    for role, path in parse_weights([_with_role(plan, value, executors) for value in weights]).items():
         executor, role = _owner(plan, role)
         plan = plan.with_weights(executor, {role: path})
     return FlowEngine(plan)
+
+
+def _with_executors(plan: Plan, executors: Sequence[str]) -> Plan:
+    """The flow with these executors in it: where it has none of a name, the class of that name, as it is."""
+    added = {name: ExecutorPlan(name, name) for name in executors if name not in plan.executors}
+    for name in added:
+        if name not in executor_names():
+            raise UnknownNameError.of("executor", name, {*plan.executors, *executor_names()})
+    return replace(plan, executors={**plan.executors, **added})
+
+
+def _with_role(plan: Plan, value: str, executors: Sequence[str]) -> str:
+    """A value of --weights with its role; as it is where it has one, or where it is unclear whose it is."""
+    before, equals, _ = value.partition("=")
+    if (equals and "/" not in before) or not value or len(executors) != 1:
+        return value
+    name = executors[0]
+    roles = executor_class(plan.executor(name).uses).roles
+    if not roles:
+        raise OptionError(f"--weights: {name} needs no weights, got {value!r}", field="weights")
+    return f"{name}.{roles[0]}={value}"
 
 
 def _owner(plan: Plan, role: str) -> tuple[str, str]:
@@ -27,23 +53,28 @@ def _owner(plan: Plan, role: str) -> tuple[str, str]:
     if dot:
         plan.executor(executor)
         return executor, last
-    roles = {name: executor_class(entry.uses).roles for name, entry in plan.executors.items()}
-    owners = [name for name in roles if role in roles[name]]
+    classes = {name: executor_class(entry.uses) for name, entry in plan.executors.items()}
+    needed = [name for name, cls in classes.items() if role in cls.roles]
+    owners = needed or [name for name, cls in classes.items() if role in cls.optional_roles]
     if len(owners) > 1:
         fuller = " or ".join(f"{name}.{role}=PATH" for name in owners)
         raise OptionError(f"--weights: several executors have a role {role!r}; write {fuller}", field="weights")
     if not owners:
-        raise UnknownNameError.of("weights role", role, {r for names in roles.values() for r in names})
+        known = {role for cls in classes.values() for role in (*cls.roles, *cls.optional_roles)}
+        raise UnknownNameError.of("weights role", role, known)
     return owners[0], role
 
 
 def parse_settings(
-    values: Iterable[str], schemas: Mapping[str, Mapping[str, Any]], others: Sequence[str] = ()
+    values: Iterable[str],
+    schemas: Mapping[str, Mapping[str, Any]],
+    others: Sequence[str] = (),
+    kind: RoundKind = RoundKind.GENERATE,
 ) -> dict[str, dict[str, Json]]:
     """`[EXECUTOR.]OPTION=VALUE` arguments -> options by executor.
 
     Without an executor, the option goes to each that has one of that name. `schemas` are the JSON schemas of the
-    options of the executors asked to generate; `others` are the names of the flow's further executors.
+    options of the executors asked to do a round of that kind; `others` are the names of the flow's further executors.
     """
     fields = {name: schema.get("properties", {}) for name, schema in schemas.items()}
     found: dict[str, dict[str, Json]] = {}
@@ -57,7 +88,7 @@ def parse_settings(
             )
         if executor and executor not in fields:
             if executor in others:
-                raise OptionError(f"--set {key}: {executor!r} is not asked to generate", field="options")
+                raise OptionError(f"--set {key}: {executor!r} is not asked to {kind}", field="options")
             raise UnknownNameError.of("executor", executor, fields)
         owners = [executor] if executor else [name for name in fields if option in fields[name]]
         if not owners:

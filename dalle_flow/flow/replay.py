@@ -107,9 +107,8 @@ def _given(name: str, wanted: str | None, image: "Image.Image | None") -> "Image
             raise UsageError(f"the picture was made without a {name}; leave --{name} out", field=name)
         return None
     if image is None:
-        raise UsageError(
-            f"the picture was made from a {name}: give that picture with --{name}, its id is {wanted}", field=name
-        )
+        needed = {"parent": "from another one", "mask": "with a mask"}[name]
+        raise UsageError(f"the picture was made {needed}: give it with --{name}, its id is {wanted}", field=name)
     if (found := picture_id(image)) != wanted:
         raise UsageError(f"that is not the {name}: the recipe's has the id {wanted}, this one has {found}", field=name)
     return image

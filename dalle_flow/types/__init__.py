@@ -1,7 +1,7 @@
 """The records every layer shares: requests, recipes, candidates, rounds, events. Frozen, no torch."""
 
 from .kinds import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, ExecutorPlan, Json, Kind, RoundKind
-from .pictures import as_mask, as_picture, is_transparent, on_white, picture_id
+from .pictures import as_mask, as_picture, is_transparent, on_white, picture_id, white_share
 from .recipe import Recipe
 from .requests import (
     GenerateRequest,
@@ -60,4 +60,5 @@ __all__ = [
     "is_transparent",
     "on_white",
     "picture_id",
+    "white_share",
 ]

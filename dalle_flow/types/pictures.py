@@ -87,6 +87,11 @@ def is_black(mask: "Image.Image") -> bool:
     return highest(mask) < HALF
 
 
+def white_share(mask: "Image.Image") -> float:
+    """How much of an "L" mask is white, 0 to 1, in which grey counts as the nearer of the two."""
+    return sum(mask.histogram()[HALF:]) / (mask.width * mask.height)
+
+
 def lowest(channel: "Image.Image") -> int:
     return int(channel.getextrema()[0])  # type: ignore[arg-type]
 

@@ -19,7 +19,9 @@ class TestAlone:
         version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
         assert cli("--version").out == f"dalle-flow {version}\n"
 
-    @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["generate", "--help"], ["weights", "-h"]])
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["-h"], ["generate", "--help"], ["inpaint", "-h"], ["weights", "-h"]]
+    )
     def test_help(self, cli: Cli, arguments: list[str]) -> None:
         said = cli(*arguments)
         assert said.code == 0
@@ -55,14 +57,31 @@ class TestExecutors:
         said = cli("executors", "--flow", str(noise_flow))
         assert (said.code, said.err) == (0, "")
         lines = {line.split()[0]: line for line in said.out.splitlines()}
-        assert lines["noise:"] == "noise: generator"
+        assert lines["noise:"] == "noise: generator, can generate, refine, inpaint, interpolate"
+        assert lines["strength"].endswith("1 ignores the given picture (refine, inpaint)")
         assert lines["rank:"] == "rank: ranker (of class bright)"
         assert "number >= 0 <= 1" in lines["contrast"]
         assert "default 1.0" in lines["contrast"]
         assert "0 is a grey picture" in lines["contrast"]
         assert "colour | grey" in lines["palette"]
         assert "integer >= 0 or null" in lines["fail_at"]
-        assert "Installed and not in this flow: clip, dalle" in said.out
+        *_, last = said.out.splitlines()
+        assert last.startswith("Installed and not in this flow: clip, dalle, find-bright")
+        assert "noise" not in last
+
+    def test_options_by_round(self, cli: Cli, noise_flow: Path) -> None:
+        noise_flow.write_text("executors: {noise: {uses: noise, options: {strength: 0.5}}, find: {uses: segment}}")
+        data = json.loads(cli("executors", "--flow", str(noise_flow), "--json").out)["executors"]
+        assert list(data["noise"]["rounds"]) == ["generate", "refine", "inpaint", "interpolate"]
+        assert "strength" not in data["noise"]["rounds"]["generate"]
+        strength = data["noise"]["rounds"]["refine"]["strength"]
+        assert (strength["default"], strength["allowed"]) == (0.5, "number > 0 <= 1")
+        assert data["noise"]["options"] == data["noise"]["rounds"]["generate"]
+        assert data["find"]["weights"] == {"clipseg": None, "clip": None}
+        assert data["find"]["optional_weights"] == ["clip"]
+        said = cli("executors", "--flow", str(noise_flow)).out
+        assert "weights clipseg: none given\n" in said
+        assert "weights clip: none given, and none needed\n" in said
 
     def test_the_embedded_flow_by_default(self, cli: Cli) -> None:
         data = json.loads(cli("executors", "--json").out)

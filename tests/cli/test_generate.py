@@ -282,3 +282,44 @@ def test_a_failed_round_leaves_the_earlier_one(generate: Cli, tmp_path: Path) ->
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert generate("a dog", "--set", "fail_at=2").code == 1
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+class TestExecutorOfTheRegistry:
+    """--executor with a name that the flow has not, and the installed ones have."""
+
+    def test_takes_part_as_it_is(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "x.yml").write_text("executors: {grey: {uses: noise, options: {contrast: 0.0}}}")
+        arguments = ["generate", "a cat", "-n", "2", "--flow", "x.yml", "--executor", "noise"]
+        assert cli(*arguments).code == 0
+        assert [(r.executor, r.options["contrast"]) for r in recipes(tmp_path / "out")] == [("noise", 1.0)] * 2
+        assert cli(*arguments, "--executor", "grey").code == 0
+        assert {r.executor for r in recipes(tmp_path / "out")} == {"noise", "grey"}
+
+    def test_a_path_is_for_its_first_role(self, generate: Cli) -> None:
+        said = generate("a cat", "--executor", "dalle", "--weights", "/nowhere/a=b.ckpt", "--weights", "codec=/other")
+        assert said.code == 1
+        assert said.err.startswith("error: dalle: no weights at /nowhere/a=b.ckpt; say where with dalle=PATH")
+        said = generate("a cat", "--executor", "dalle", "--weights", "codec=/other")
+        assert said.err.startswith("error: dalle: no weights given for dalle; say where with dalle=PATH")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--executor", "noise", "--weights", "/x"], "--weights: noise needs no weights, got '/x'"),
+            (["--weights", "/x"], "--weights takes ROLE=PATH"),
+            (["--executor", "noise", "--executor", "dalle", "--weights", "/x"], "--weights takes ROLE=PATH"),
+            (["--executor", "dalle", "--weights", ""], "--weights takes ROLE=PATH"),
+            (["--executor", "clip"], "'clip' is not a generator; generators are: noise"),
+            (["--executor", "dale"], "no executor named 'dale'; did you mean 'dalle'?"),
+        ],
+    )
+    def test_refusals(self, generate: Cli, arguments: list[str], message: str) -> None:
+        said = generate("a cat", *arguments)
+        assert (said.code, said.out) == (2, "")
+        assert message in said.err
+
+
+def test_a_role_that_one_needs_and_another_can_do_without(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "two.yml").write_text("executors: {find: {uses: segment}, rank: {uses: clip}, c: {uses: noise}}")
+    said = cli("generate", "a cat", "--flow", "two.yml", "--weights", "clip=/x")
+    assert said.err.startswith("error: rank: no weights at /x")

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from dalle_flow.images import encode_png, picture_id, read_picture, recipe_of
-from dalle_flow.types import Recipe
+from dalle_flow.types import Recipe, RoundKind
 
 Cli = Callable[..., Any]
 
 
 @pytest.fixture
-def picture(generate: Cli, tmp_path: Path) -> Path:
+def picture(generate: Cli, tmp_path: Path) -> Path:  # a flow of a generator and a ranker alone
     """The best of three pictures."""
     assert generate("a cat, 猫", "-n", "3", "--seed", "7").code == 0
     return tmp_path / "out" / "00.png"
@@ -40,13 +40,27 @@ class TestShow:
         assert Recipe(**data["recipe"]) == recipe_of(read_picture(picture))
         assert (data["width"], data["height"], data["id"]) == (17, 5, picture_id(read_picture(picture)))
 
+    def test_says_what_it_was_made_from(self, cli: Cli, picture: Path) -> None:
+        repaint(picture, kind=RoundKind.INPAINT, parent="f00d", mask="beef")
+        said = cli("show", str(picture)).out
+        for line in (
+            "made by                noise, inpaint",
+            "parent                 f00d",
+            "mask                   beef",
+        ):
+            assert line in said
+        repaint(picture, kind=RoundKind.INTERPOLATE, parent=None, mask=None, prompt_to="a dog", frame=(3, 16))
+        said = cli("show", str(picture)).out
+        for line in ("to prompt              a dog", "made by                noise, interpolate, picture 4 of 16"):
+            assert line in said
+
     @pytest.mark.parametrize("prompt", ["\x1b]0;owned\x07", "a\nseed  9", "\u202egnp.tac", "[red]a[/red]", "\x9b31m"])
     def test_a_picture_cannot_speak_to_the_terminal(self, cli: Cli, picture: Path, prompt: str) -> None:
         repaint(picture, prompt=prompt, executor=prompt, versions={prompt: prompt}, options={prompt: prompt})
         said = cli("show", str(picture))
         assert said.code == 0
         assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(said.out)
-        assert len(said.out.splitlines()) == 7
+        assert len(said.out.splitlines()) == 7, said.out
         if prompt.startswith("["):
             assert prompt in said.out, "nothing is taken for mark-up"
 
@@ -159,3 +173,43 @@ class TestReplay:
         assert (said.code, "cannot write /proc/x.png" in said.err) == (1, True)
         said = cli("replay", str(picture), "--flow", str(noise_flow), "-o", str(noise_flow / "x.png"))
         assert (said.code, "cannot write" in said.err) == (1, True)
+        said = cli("replay", str(picture), "--flow", str(noise_flow), "-o", "again.jpg")
+        assert (said.code, said.err) == (2, "error: -o takes the name of a PNG, such as again.png; got again.jpg\n")
+
+
+class TestReplayFromAPicture:
+    def test_every_kind(self, round_of: Cli, photo: Path, picture: Path) -> None:
+        """Generated, refined, upscaled, segmented, inpainted: each from the file of the one before."""
+        assert round_of("refine", "out/00.png", "-n", "2").code == 0
+        assert round_of("upscale", "refined/01.png", "-o", "large.png").code == 0
+        assert round_of("segment", "large.png", "the sun", "-o", "mask.png").code == 0
+        assert round_of("inpaint", "large.png", "a hat", "--mask", "mask.png", "-n", "2").code == 0
+        assert round_of("interpolate", "a heart", "a moon", "-n", "5").code == 0
+        for arguments in (
+            ["refined/01.png", "--parent", "out/00.png"],
+            ["large.png", "--parent", "refined/01.png"],
+            ["mask.png", "--parent", "large.png"],
+            ["inpainted/01.png", "--parent", "large.png", "--mask", "mask.png"],
+            ["interpolated/03.png"],
+        ):
+            said = round_of("replay", *arguments)
+            assert (said.code, said.out, said.err) == (0, "the pixels are identical\n", ""), arguments
+
+    def test_the_parent_is_asked_for_by_its_id(self, round_of: Cli, picture: Path) -> None:
+        round_of("refine", "out/00.png", "-n", "1")
+        said = round_of("replay", "refined/00.png")
+        assert (said.code, said.out) == (2, "")
+        assert f"give it with --parent, its id is {picture_id(read_picture(picture))}" in said.err
+        said = round_of("replay", "refined/00.png", "--parent", "out/02.png")
+        assert said.code == 2
+        assert "that is not the parent" in said.err
+        assert round_of("replay", "out/00.png", "--parent", "out/02.png").code == 2
+        assert round_of("replay", "refined/00.png", "--parent", "none.png").code == 2
+
+    def test_the_parent_is_not_written_over(self, round_of: Cli, picture: Path) -> None:
+        round_of("refine", "out/00.png", "-n", "1")
+        before = picture.read_bytes()
+        said = round_of("replay", "refined/00.png", "--parent", "out/00.png", "-o", "out/../out/00.png")
+        assert said.code == 2
+        assert "is what the picture is made from" in said.err
+        assert picture.read_bytes() == before
