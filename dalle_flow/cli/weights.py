@@ -91,7 +91,7 @@ def fetch(
     """Get weights by name, and check them.
 
     Also gets what they cannot be used without, unless --folder or --from is given. A folder appears when all of it is
-    there and checked; a download that was interrupted goes on where it stopped.
+    there and checked. After an interruption the same command goes on: files that came whole are kept.
     """
     from ..weights.index import names_with_needs
 

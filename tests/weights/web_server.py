@@ -1,6 +1,7 @@
 """A server on loopback that sends files as web servers do, with ranges and redirects, and misbehaves on demand."""
 
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def tag_of(data: bytes) -> str:
 
 
 @contextmanager
-def serving() -> Iterator[Web]:
+def serving(certificate: ssl.SSLContext | None = None) -> Iterator[Web]:
+    """With a certificate it speaks https."""
     web = Web()
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,9 +103,12 @@ def serving() -> Iterator[Web]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *args: None  # type: ignore[method-assign]  # who hangs up is no news
+    if certificate:
+        server.socket = certificate.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    web.url = f"http://127.0.0.1:{server.server_port}"
+    web.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     try:
         yield web
     finally:
