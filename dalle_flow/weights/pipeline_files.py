@@ -135,6 +135,29 @@ def read_index(path: Path) -> tuple[str, dict[str, tuple[str, str]]]:
     return name, parts
 
 
+def weights_among(where: object, names: Iterable[str]) -> tuple[list[str], str | None]:
+    """The files of weights to take from a part's folder, and their variant's name, such as "fp16".
+
+    Safetensors before pickles, those without a variant's name before those with one.
+
+    Raises:
+        WeightsError: there are several variants and nothing else.
+    """
+    found: dict[str, dict[str, list[str]]] = {"safetensors": {}, "bin": {}}
+    for name in names:
+        if match := WEIGHTS_FILE.fullmatch(name):
+            variant = match["variant"] or match["late_variant"] or ""
+            found[match["form"]].setdefault(variant, []).append(name)
+    for variants in found.values():
+        if "" in variants:
+            return variants[""], None
+        if len(variants) > 1:
+            raise WeightsError(f"{where}: has weights as {', '.join(variants)}; keep the files of one of them.")
+        for variant, files in variants.items():
+            return files, variant
+    return [], None
+
+
 CUSTOM = "not a class of diffusers or transformers; code that comes with weights is not run."
 
 
@@ -166,28 +189,13 @@ def _read_folder(folder: Path, with_weights: bool) -> PipelineFiles:
         for file in small:
             if file.name in CODE_MAPS and "auto_map" in read_json(file):
                 raise WeightsError(f"{file}: names code of its own in 'auto_map', {CUSTOM}")
-        weights, variant = _weights_in(place) if with_weights else ((), None)
-        for file in weights:
-            _check_weights(file)
-        parts[name] = PartFiles(library, part_class, weights, variant, small)
+        names = sorted(file.name for file in place.iterdir()) if with_weights else []
+        weights, variant = weights_among(place, names)
+        paths = tuple(place / weight for weight in weights)
+        for path in paths:
+            _check_weights(path)
+        parts[name] = PartFiles(library, part_class, paths, variant, small)
     return PipelineFiles(folder, class_name, parts)
-
-
-def _weights_in(folder: Path) -> tuple[tuple[Path, ...], str | None]:
-    """The weights to take: safetensors before pickles, those without a variant's name before those with one."""
-    found: dict[str, dict[str, list[Path]]] = {"safetensors": {}, "bin": {}}
-    for file in sorted(folder.iterdir()):
-        if match := WEIGHTS_FILE.fullmatch(file.name):
-            variant = match["variant"] or match["late_variant"] or ""
-            found[match["form"]].setdefault(variant, []).append(file)
-    for variants in found.values():
-        if "" in variants:
-            return tuple(variants[""]), None
-        if len(variants) > 1:
-            raise WeightsError(f"{folder}: has weights as {', '.join(variants)}; keep the files of one of them.")
-        for variant, files in variants.items():
-            return tuple(files), variant
-    return (), None
 
 
 def _check_weights(path: Path) -> None:

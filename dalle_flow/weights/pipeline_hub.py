@@ -4,12 +4,15 @@ Through huggingface_hub's own cache, as all fetching here. What the pipeline is 
 are downloaded, and code in the repository is neither run nor wanted.
 """
 
+import os
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import FetchError
 from .hub import explain, find_on_hub, get_from_hub, is_offline
-from .pipeline_files import INDEX, read_index
+from .pipeline_files import INDEX, SMALL, read_index, weights_among
 
 PREFIX = "hub:"
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
@@ -33,35 +36,55 @@ def hub_name(path: Path) -> tuple[str, str] | None:
 
 
 def fetch_pipeline(repo: str, revision: str = "main") -> Path:
-    """The folder of a pipeline in the hub's cache, downloaded if it is not there.
+    """The folder of a pipeline in the hub's cache, with what it needs of the repository downloaded.
+
+    Without the network the folder as it is in the cache: what lacks there is said when it is read.
 
     Raises:
         FetchError: it cannot be had.
         WeightsError: it wants code of its own to be run.
     """
-    from diffusers import DiffusionPipeline
-    from huggingface_hub import constants
-
     offline = is_offline()
     index = find_on_hub(repo, INDEX, revision, offline=offline)
     if index is None and offline:
-        raise FetchError(f"{repo}: {missing(repo)}")
+        raise FetchError(
+            f"{repo}: is not in the hub's cache, and HF_HUB_OFFLINE forbids the network; where there is one, run "
+            f"'hf download {repo} --local-dir FOLDER' and give that folder."
+        )
     if index is None:
         raise FetchError(f"{repo}: has no {INDEX} at {revision}, so it is no diffusers pipeline.")
-    read_index(get_from_hub(index, lambda _: None, offline=offline))
+    # By the revision's name and not its commit: so the cache notes which commit that is, for when there is no network.
+    path = get_from_hub(replace(index, commit=revision), _tell_nobody, offline=offline)
+    _, parts = read_index(path)
+    commit = path.parent.name
+    if not offline:
+        for name in _needed(repo, parts, _names(repo, commit)):
+            if file := find_on_hub(repo, name, commit):
+                get_from_hub(file, _tell_nobody)
+    return path.parent
+
+
+def _names(repo: str, commit: str) -> list[str]:
+    """All files of a repository."""
+    from huggingface_hub import HfApi
+
     try:
-        folder = DiffusionPipeline.download(
-            repo, revision=index.commit, local_files_only=offline, cache_dir=constants.HF_HUB_CACHE
-        )
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, library_name="dalle-flow")
+        return [file.rfilename for file in api.model_info(repo, revision=commit).siblings or ()]
     except Exception as error:
-        if offline:
-            raise FetchError(f"{repo}: {missing(repo)}") from error
-        raise explain(error, repo, INDEX, revision) from error
-    return Path(folder)
+        raise explain(error, repo, INDEX, commit) from error
 
 
-def missing(repo: str) -> str:
-    return (
-        "is not (all) in the hub's cache, and HF_HUB_OFFLINE forbids the network; where there is one, run "
-        f"'hf download {repo} --local-dir FOLDER' and give that folder."
-    )
+def _needed(repo: str, parts: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Of a repository's files those that the pipeline is read from."""
+    needed = []
+    for part in parts:
+        inside = sorted(name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/"))
+        weights, _ = weights_among(f"{repo}/{part}", inside)
+        small = [name for name in inside if "/" not in name and name.endswith(SMALL)]
+        needed += [f"{part}/{name}" for name in (*small, *weights)]
+    return needed
+
+
+def _tell_nobody(_bytes: int) -> None:
+    pass

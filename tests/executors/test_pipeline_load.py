@@ -1,14 +1,15 @@
 """Files of pipelines: the forms they come in, their faults, code that must not run, LoRA, names on the hub."""
 
-import hashlib
 import importlib.util
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import close_session, constants
 from safetensors.torch import load_file, save_file
 
 from dalle_flow.engine.device import run_slots
@@ -26,16 +27,25 @@ tiny_pipelines = importlib.util.module_from_spec(spec)
 with quiet():
     spec.loader.exec_module(tiny_pipelines)
 
+place = Path(__file__).parents[1] / "weights" / "hub_server.py"
+spec = importlib.util.spec_from_file_location("hub_server", place)
+hub_server = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hub_server)
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def connect(*_args):
-        raise AssertionError("the network was used")
+    """But for this machine's own."""
+    connect = socket.socket.connect
 
-    monkeypatch.setattr("socket.socket.connect", connect)
+    def connect_here(self, address):
+        assert address[0] == "127.0.0.1", "the network was used"
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
 
 
 @pytest.fixture(scope="module")
@@ -329,26 +339,64 @@ class TestHub:
         with pytest.raises(FetchError, match="is no name on the hub; names are OWNER/NAME"):
             load(Path("hub:stable-diffusion"))
 
-    def test_without_the_network_says_how_to_fetch(self, tmp_path, monkeypatch) -> None:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    @pytest.fixture
+    def cache(self, tmp_path, monkeypatch) -> Path:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        return tmp_path / "cache"
+
+    @pytest.fixture
+    def hub(self, cache, folder, monkeypatch):
+        """The hub on loopback with the folder as owner/name; it can list the files too."""
+        with hub_server.serving() as hub:
+            monkeypatch.setenv("HF_ENDPOINT", hub.url)
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+            (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not wanted")
+            (folder / "picture.png").write_bytes(b"not wanted")
+            paths = [path for path in folder.rglob("*") if path.is_file()]
+            files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+            hub.repos["owner/name"] = files
+            find = hub.find
+
+            def find_or_list(path):
+                if not path.startswith("/api/models/owner/name/revision/"):
+                    return find(path)
+                listing = {"id": "owner/name", "siblings": [{"rfilename": name} for name in hub.repos["owner/name"]]}
+                return "listing", json.dumps(listing).encode()
+
+            hub.find = find_or_list
+            yield hub
+            close_session()
+
+    def test_without_the_network_says_how_to_fetch(self, cache) -> None:
         with pytest.raises(FetchError, match=r"HF_HUB_OFFLINE forbids .* 'hf download owner/name --local-dir FOLDER'"):
             load(Path("hub:owner/name"))
 
-    def test_from_the_cache(self, saved, tmp_path, monkeypatch) -> None:
-        """Also what is in the cache is looked at before it is used."""
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
-        commit = hashlib.sha1(b"").hexdigest()
-        repo = tmp_path / "models--owner--name"
-        (repo / "refs").mkdir(parents=True)
-        (repo / "refs" / "main").write_text(commit)
-        snapshot = repo / "snapshots" / commit
-        shutil.copytree(saved, snapshot)
-        assert load(Path("hub:owner/name")).weights_id == load(saved).weights_id
-        change_index(snapshot, _class_name=["mine", "Mine"])
+    def test_gets_what_is_needed_and_then_needs_no_network(self, hub, cache, saved, monkeypatch) -> None:
+        made = load(Path("hub:owner/name"))
+        assert made.weights_id == load(saved).weights_id
+        assert not [line for line in hub.requests if "fp16" in line or "png" in line]
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        asked = len(hub.requests)
+        assert load(Path("hub:owner/name@main")).weights_id == made.weights_id
+        assert len(hub.requests) == asked
+        unet = next(cache.rglob("unet"))
+        shutil.rmtree(unet)
+        with pytest.raises(WeightsError, match="names a unet, but there is no such folder; fetch all of it"):
+            load(Path("hub:owner/name"))
+
+    def test_nothing_is_downloaded_that_wants_to_be_run(self, hub, cache) -> None:
+        index = json.loads(hub.repos["owner/name"]["model_index.json"])
+        hub.repos["owner/name"]["model_index.json"] = json.dumps({**index, "_class_name": ["a", "B"]}).encode()
         with pytest.raises(WeightsError, match="not a class of diffusers"):
+            load(Path("hub:owner/name"))
+        assert {line.split("/")[-1] for line in hub.requests} == {"model_index.json"}
+
+    def test_a_repository_that_is_none(self, hub) -> None:
+        with pytest.raises(FetchError, match="no such repository"):
+            load(Path("hub:owner/other"))
+        del hub.repos["owner/name"]["model_index.json"]
+        with pytest.raises(FetchError, match=r"has no model_index\.json at main, so it is no diffusers pipeline"):
             load(Path("hub:owner/name"))
 
 
