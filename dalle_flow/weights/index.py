@@ -142,7 +142,7 @@ def place_of(text: str, folder: Path = Path()) -> Path:
 
 
 def name_at(path: Path) -> str | None:
-    """The name of the known weights that a path in the weights home belongs to, fetched or not; None for other paths."""
+    """The name of the known weights whose folder a path is in, or would be once fetched; None for other paths."""
     try:
         name = path.relative_to(home()).parts[0]
     except (ValueError, IndexError):
