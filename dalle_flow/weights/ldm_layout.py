@@ -46,7 +46,7 @@ KL_MIDDLE = {"block_1": "resnets.0", "attn_1": "attentions.0", "block_2": "resne
 
 NUMBER = r"(\d{1,3})"
 UNET_BLOCK = re.compile(rf"(input|output)_blocks\.{NUMBER}\.([0-2])\.(.+)")
-KL_LEVEL = re.compile(rf"(encoder\.down|decoder\.up)\.{NUMBER}\.(?:block\.{NUMBER}\.(.+)|(?:down|up)sample\.conv)")
+KL_LEVEL = re.compile(rf"(encoder\.down|decoder\.up)\.{NUMBER}\.(?:block\.{NUMBER}\.(.+)|(down|up)sample\.conv\.\w+)")
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _kl_name(key: str, levels: int) -> str | None:
     if match := re.fullmatch(r"(encoder|decoder)\.mid\.(block_1|attn_1|block_2)\.(.+)", key):
         inside = _renamed(match[3], KL_ATTENTION if match[2] == "attn_1" else KL_RES_BLOCK)
         return inside and f"{match[1]}.mid_block.{KL_MIDDLE[match[2]]}.{inside}"
-    if not (match := KL_LEVEL.match(key)):
+    if not (match := KL_LEVEL.fullmatch(key)) or match[5] not in (None, match[1].rpartition(".")[2]):
         return None
     down, level = match[1] == "encoder.down", int(match[2])
     block = f"encoder.down_blocks.{level}" if down else f"decoder.up_blocks.{levels - 1 - level}"  # coarsest first

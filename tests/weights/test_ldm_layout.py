@@ -196,6 +196,7 @@ def test_names_of_other_unets_are_left_out(key):
         "encoder.mid.block_1.q.weight",
         "quantize.embedding.weight",
         "encoder.down.0.downsample.conv2.weight",
+        "encoder.down.0.upsample.conv.weight",
         "",
     ],
 )
