@@ -5,19 +5,21 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
 from .errors import PictureError, ReplayError, StorageError
-from .types import Candidate, Recipe, as_picture, on_white
+from .types import Candidate, Deep, Recipe, as_picture, on_white
 from .types import picture_id as picture_id
 
 if TYPE_CHECKING:
     import torch
+
+P = TypeVar("P")
 
 RECIPE_CHUNK = "dalle_flow"  # our own text chunk: the recipe as canonical JSON
 PARAMETERS_CHUNK = "parameters"  # the text that Stable Diffusion web UI and its many readers know
@@ -69,6 +71,11 @@ def decode(data: bytes) -> Image.Image:
 
 def read_picture(path: Path) -> Image.Image:
     """A picture file, checked as `decode` does; PictureError names the file."""
+    return read_by(decode, path)
+
+
+def read_by(decoder: Callable[[bytes], P], path: Path) -> P:
+    """What a decoder makes of a picture file that is not too large; PictureError names the file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise PictureError(f"{path}: more than {MAX_BYTES} bytes")
@@ -76,12 +83,12 @@ def read_picture(path: Path) -> Image.Image:
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or 'cannot be read'}") from None
     try:
-        return decode(data)
+        return decoder(data)
     except PictureError as error:
         raise PictureError(f"{path}: {error.message}") from None
 
 
-def recipe_of(image: Image.Image) -> Recipe:
+def recipe_of(image: Image.Image | Deep) -> Recipe:
     """The recipe inside a picture; ReplayError when there is none."""
     text = image.info.get(RECIPE_CHUNK)
     if not isinstance(text, str):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -14,9 +15,10 @@ from .flow.plan import EMBEDDED, flow_file, read_plan
 from .flow.replay import replay as replay_recipe
 from .flow.run import run_round
 from .flow.tasks import executors_for
-from .images import read_picture, recipe_of
+from .images import read_by, recipe_of
 from .types import (
     Candidate,
+    Deep,
     Event,
     GenerateRequest,
     InpaintRequest,
@@ -31,7 +33,7 @@ from .types import (
     UpscaleRequest,
 )
 
-Picture = Candidate | Image.Image | Path | str  # a picture, or the file of one
+Picture = Candidate | Image.Image | Deep | Path | str  # a picture, or the file of one
 OnEvent = Callable[[Event], None]
 Options = Mapping[str, Json]
 
@@ -171,7 +173,7 @@ def upscale(
     flow: Path | str = EMBEDDED,
     on_event: OnEvent | None = None,
 ) -> Round:
-    """Make a picture larger; the round has one candidate.
+    """Make a picture larger; the round has one candidate. 16 bits stay 16 (`deep_picture.DeepPicture` where in colour).
 
     Args:
         scale: how many times as wide and high; None: as the network was made for.
@@ -204,7 +206,7 @@ def segment(
 
 
 def replay(
-    source: Candidate | Recipe | Image.Image | Path | str,
+    source: Recipe | Picture,
     parent: Picture | None = None,
     mask: Picture | None = None,
     *,
@@ -221,8 +223,8 @@ def replay(
         UsageError: the parent or the mask is missing, or is not the one that the recipe names by its id.
     """
     if isinstance(source, str | Path):
-        source = read_picture(Path(source))
-    if isinstance(source, Image.Image):
+        source = _read(Path(source))
+    if isinstance(source, Image.Image | Deep):
         source = recipe_of(source)
     recipe = source.recipe if isinstance(source, Candidate) else source
     before, area = (None if given is None else _opened(given)[0] for given in (parent, mask))
@@ -239,12 +241,18 @@ def _run(request: Request, flow: Path | str, on_event: OnEvent | None, preview_e
     raise FailureError("the round ended without a result")
 
 
-def _opened(picture: Picture) -> tuple[Image.Image, Recipe | None]:
-    """A picture, and its recipe where it carries one that can be read."""
+def _read(path: Path) -> Image.Image | Deep:
+    from .deep_picture import decode_deep  # brings numpy
+
+    return read_by(decode_deep, path)
+
+
+def _opened(picture: Picture) -> tuple[Any, Recipe | None]:
+    """A picture (PIL's, or of 16 bits), and its recipe where it carries one that can be read."""
     if isinstance(picture, Candidate):
         return picture.image, picture.recipe
     if isinstance(picture, str | Path):
-        picture = read_picture(Path(picture))
+        picture = _read(Path(picture))
     try:
         return picture, recipe_of(picture)
     except ReplayError:

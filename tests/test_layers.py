@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "executors": {"errors", "types", "images", "deep_picture", "models", "weights", "executors.base"},
     "engine": {"errors", "types", "registry", "executors.base"},
     "flow": {"errors", "types", "registry", "images", "engine", "executors.base", "weights"},
-    "session": {"errors", "types", "images", "engine", "flow"},
+    "session": {"errors", "types", "images", "deep_picture", "engine", "flow"},
     "train": {"errors", "types", "images", "models", "weights", "engine", "flow", "executors"},
     "cli": {
         *("errors", "types", "settings", "registry", "images", "deep_picture", "weights"),

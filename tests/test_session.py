@@ -93,3 +93,79 @@ def test_nothing_is_held_when_the_caller_breaks_off(noise_flow: Path) -> None:
         df.generate("a cat", num_images=9, flow=noise_flow, on_event=stop)
     assert caught.tb is not None
     assert not noise_of(engine_of(noise_flow)).held
+
+
+class TestOtherRounds:
+    """The same from Python: every kind, from whatever holds a picture."""
+
+    @pytest.fixture
+    def flow(self, tmp_path: Path) -> Path:
+        path = tmp_path / "all.yml"
+        path.write_text(
+            "executors: {noise: {uses: noise}, rank: {uses: bright}, repeat: {uses: repeat}, find: {uses: find-bright}}"
+        )
+        return path
+
+    @pytest.fixture
+    def picked(self, flow: Path) -> df.Candidate:
+        return df.generate("a cat", num_images=3, seed=3, flow=flow).candidates[1]
+
+    def test_refine_goes_on_from_the_prompt_in_the_recipe(self, picked: df.Candidate, flow: Path) -> None:
+        seen: list[Event] = []
+        found = df.refine(picked, num_images=5, strength=0.5, seed=7, flow=flow, on_event=seen.append)
+        assert isinstance(seen[-1], Ranked)
+        assert {c.recipe.prompt for c in found.candidates} == {"a cat"}
+        assert {c.recipe.options["strength"] for c in found.candidates} == {0.5}
+        assert {c.recipe.parent for c in found.candidates} == {picked.id}
+        assert len(found.candidates) == 5
+
+    def test_refine_takes_files_and_pictures(self, picked: df.Candidate, flow: Path, tmp_path: Path) -> None:
+        path = tmp_path / "x.png"
+        path.write_bytes(encode_png(picked.image, picked.recipe))
+        ids = {df.refine(source, seed=7, flow=flow).candidates[0].id for source in (picked, path, str(path))}
+        assert ids == {df.refine(picked.image, "a cat", seed=7, flow=flow).candidates[0].id}
+        with pytest.raises(OptionError, match="carries no prompt") as caught:
+            df.refine(picked.image, flow=flow)
+        assert caught.value.field == "prompt"
+
+    def test_options_go_before_strength(self, picked: df.Candidate, flow: Path) -> None:
+        found = df.refine(picked, strength=0.5, options={"noise": {"strength": 0.25, "contrast": 0.5}}, flow=flow)
+        options = found.candidates[0].recipe.options
+        assert (options["strength"], options["contrast"]) == (0.25, 0.5)
+        with pytest.raises(OptionError, match="'strength'"):
+            df.refine(picked, strength=1.5, flow=flow)
+
+    def test_interpolate(self, flow: Path) -> None:
+        found = df.interpolate("a heart", "a moon", 5, seed=7, flow=flow, options={"contrast": 0.5})
+        assert [c.recipe.frame for c in found.candidates] == [(i, 5) for i in range(5)]
+        assert {c.recipe.options["contrast"] for c in found.candidates} == {0.5}
+
+    def test_upscale_segment_and_inpaint(self, picked: df.Candidate, flow: Path) -> None:
+        (large,) = df.upscale(picked, scale=2, flow=flow).candidates
+        assert large.image.size == (2 * picked.image.width, 2 * picked.image.height)
+        assert (large.recipe.prompt, large.recipe.parent) == ("a cat", picked.id)
+        (mask,) = df.segment(large, "the sun", flow=flow, options={"invert": True}).candidates
+        assert mask.image.mode == "L"
+        made = df.inpaint(large, "a hat", mask, 2, strength=1, flow=flow)
+        assert {(c.recipe.parent, c.recipe.mask) for c in made.candidates} == {(large.id, mask.id)}
+        candidate = made.candidates[0]
+        assert df.replay(candidate, large, mask, flow=flow).id == candidate.id
+        assert df.replay(large, parent=picked, flow=flow).id == large.id
+        with pytest.raises(UsageError, match="give it with --parent"):
+            df.replay(candidate, flow=flow)
+
+    def test_what_the_flow_cannot(self, picked: df.Candidate, noise_flow: Path) -> None:
+        with pytest.raises(UsageError, match="the flow has no upscaler"):
+            df.upscale(picked, flow=noise_flow)
+        with pytest.raises(UsageError, match="the flow has no upscaler"):
+            df.upscale(picked, scale=2, flow=noise_flow)
+
+    def test_a_flow_by_name(self) -> None:
+        assert engine_of("embedded") is engine_of()
+        with pytest.raises(UsageError, match="no flow named 'embeded'; did you mean 'embedded'"):
+            engine_of("embeded")
+
+
+def test_requests_are_public() -> None:
+    assert df.RefineRequest.__name__ in df.__all__
+    assert df.InterpolateRequest("a", "b").num_images == 16

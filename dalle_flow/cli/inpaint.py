@@ -19,7 +19,7 @@ from .flags import (
     Strength,
     Weights,
 )
-from .rounds import Wish, check_encoding, into_folder, seed_or_random, with_option
+from .rounds import Wish, check_encoding, into_folder, opened, seed_or_random, with_option
 
 
 def inpaint(
@@ -48,13 +48,12 @@ def inpaint(
 
     Writes a folder as 'dalle-flow generate' does. 'dalle-flow segment' makes masks.
     """
-    from ..images import read_picture
     from ..types import InpaintRequest
 
     check_encoding(prompt)
-    area = None if mask is None else read_picture(mask)
+    area = None if mask is None else opened(mask)[0]
     names = tuple(executor or ())
-    request = InpaintRequest(read_picture(file), prompt, area, num_images, seed_or_random(seed), executors=names)
+    request = InpaintRequest(opened(file)[0], prompt, area, num_images, seed_or_random(seed), executors=names)
     settings = with_option(settings, "strength", strength)
     sources = [file, *([] if mask is None else [mask])]
     into_folder(request, Wish(settings, weights, flow, as_json, metadata, quiet), output, sources=sources)

@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .flags import AsJson, Flow, Weights
+from .rounds import opened
 from .screen import bar, printable
 from .target import check_target
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ..types import Recipe
+    from ..types import Deep, Recipe
 
 Picture = Annotated[Path, typer.Argument(metavar="FILE.png", help="A picture with its recipe in it.")]
 
@@ -23,9 +24,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the recipe inside a picture."""
-    from ..images import picture_id, read_picture, recipe_of
+    from ..deep_picture import decode_deep
+    from ..images import picture_id, read_by, recipe_of
 
-    image = read_picture(file)
+    image = read_by(decode_deep, file)
     recipe = recipe_of(image)
     if as_json:
         document = {"id": picture_id(image), "width": image.width, "height": image.height}
@@ -34,7 +36,7 @@ def show(
         print("\n".join(_lines(image, recipe, picture_id(image))))
 
 
-def _lines(image: "Image.Image", recipe: "Recipe", identity: str) -> list[str]:
+def _lines(image: "Image.Image | Deep", recipe: "Recipe", identity: str) -> list[str]:
     rows = [
         ("prompt", recipe.prompt),
         *([("to prompt", recipe.prompt_to)] if recipe.prompt_to is not None else []),
@@ -75,12 +77,13 @@ def replay(
     Says whether the pixels are the same. Exit code 0 when they are, 1 when they differ: on another machine or with
     another torch, sums may be rounded differently.
     """
-    from ..images import encode_png, picture_id, read_picture, recipe_of, write_file
+    from ..deep_picture import decode_deep, encode_deep
+    from ..images import picture_id, read_by, recipe_of, write_file
 
-    image = read_picture(file)
+    image = read_by(decode_deep, file)
     recipe = recipe_of(image)
     sources = {"parent": parent, "mask": mask}
-    given = {name: None if path is None else read_picture(path) for name, path in sources.items()}
+    given = {name: None if path is None else opened(path)[0] for name, path in sources.items()}
     if output is not None:
         check_target(output, sources=[path for path in sources.values() if path is not None])
     with bar() as line:
@@ -90,7 +93,7 @@ def replay(
 
         made = make_again(engine_for(flow, weights or []), recipe, **given)
     if output is not None:
-        write_file(output, encode_png(made.image, made.recipe))
+        write_file(output, encode_deep(made.image, made.recipe))
     before, after = _plain(image), _plain(made.image)  # however the file keeps its pixels
     same = picture_id(before) == picture_id(after)
     if as_json:
@@ -107,8 +110,12 @@ def replay(
         raise typer.Exit(1)
 
 
-def _plain(image: "Image.Image") -> "Image.Image":
-    """In RGB, whatever the file had; in RGBA where it is transparent anywhere."""
+def _plain(image: "Image.Image | Deep") -> "Image.Image | Deep":
+    """Of 8 bits: in RGB, whatever the file had; in RGBA where it is transparent anywhere."""
+    from ..types import Deep
+
+    if isinstance(image, Deep) or image.mode.startswith("I;16"):
+        return image
     if image.has_transparency_data:
         image = image.convert("RGBA")
         lowest, _ = image.getchannel("A").getextrema()
@@ -117,15 +124,18 @@ def _plain(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-def _difference(one: "Image.Image", other: "Image.Image") -> str:
-    from PIL import ImageChops
+def _difference(one: Any, other: Any) -> str:
+    from ..deep_picture import to_pixels
 
-    if one.size != other.size:
+    if (one.width, one.height) != (other.width, other.height):
         return f"{one.width} x {one.height} there, {other.width} x {other.height} here"
-    if one.mode != other.mode:
+    before, after = to_pixels(one), to_pixels(other)
+    if before.dtype != after.dtype:
+        return "one of them has 16 bits"
+    if before.shape != after.shape:
         return "one of them is transparent in places"
-    extrema = ImageChops.difference(one, other).getextrema()
-    return f"by at most {max(high for _, high in extrema)} of 255"  # type: ignore[misc]
+    most = abs(before.astype(int) - after.astype(int)).max()
+    return f"by at most {most} of {255 if before.itemsize == 1 else 65535}"
 
 
 def _versions(recipe: "Recipe") -> str:

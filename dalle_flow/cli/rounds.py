@@ -80,7 +80,8 @@ def into_folder(
 
 def into_file(request: "Request", wish: Wish, output: Path, more: Mapping[Path, Encode] | None = None) -> "Round":
     """Do a round of one picture and write it; and what else is made of it, which is written first."""
-    from ..images import encode_png, write_file
+    from ..deep_picture import encode_deep
+    from ..images import write_file
 
     with bar(quiet=wish.quiet) as line:
         engine, request = prepare(request, wish, line)
@@ -88,7 +89,7 @@ def into_file(request: "Request", wish: Wish, output: Path, more: Mapping[Path, 
         line.show("writing")
         candidate = finished.candidates[0]
         files = {path: encode([candidate.image]) for path, encode in (more or {}).items()}
-        for path, data in {**files, output: encode_png(candidate.image, _kept(candidate, wish.metadata))}.items():
+        for path, data in {**files, output: encode_deep(candidate.image, _kept(candidate, wish.metadata))}.items():
             write_file(path, data)
     return finished
 
@@ -132,12 +133,13 @@ def print_document(finished: "Round", paths: Sequence[Path], places: Mapping[str
     print(json.dumps({**document, **{name: str(path) for name, path in places.items()}}, indent=2, allow_nan=False))
 
 
-def opened(path: Path) -> tuple["Image.Image", "Recipe | None"]:
-    """A picture, and its recipe where it carries one that can be read."""
+def opened(path: Path) -> tuple[Any, "Recipe | None"]:
+    """A picture (PIL's, or a `DeepPicture` of 16 bits), and its recipe where it carries one that can be read."""
+    from ..deep_picture import decode_deep
     from ..errors import ReplayError
-    from ..images import read_picture, recipe_of
+    from ..images import read_by, recipe_of
 
-    image = read_picture(path)
+    image = read_by(decode_deep, path)
     try:
         return image, recipe_of(image)
     except ReplayError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .flags import AsJson, Executor, Flow, Metadata, Picture, Quiet, Settings, Weights
-from .rounds import Wish, check_encoding, into_file, print_document, with_option
+from .rounds import Wish, check_encoding, into_file, opened, print_document, with_option
 from .target import check_target
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def segment(
     Writes a mask as large as the picture, white where it is: what 'dalle-flow inpaint' makes new.
     """
     from ..images import cut_out as cut
-    from ..images import encode_png, read_picture
+    from ..images import encode_png
     from ..types import SegmentRequest, white_share
 
     check_encoding(prompt)
-    request = SegmentRequest(read_picture(file), prompt, executor=executor)
+    request = SegmentRequest(opened(file)[0], prompt, executor=executor)
     check_target(output, sources=[file])
     more = {}
     if cut_out is not None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.local import LocalEngine
 from ..errors import FailureError, OptionError, ReplayError, UsageError
 from ..executors.base import Task
 from ..types import (
     Candidate,
+    Deep,
     Finished,
     GenerateRequest,
     InpaintRequest,
@@ -19,6 +20,7 @@ from ..types import (
     RoundKind,
     SegmentRequest,
     UpscaleRequest,
+    as_any_depth,
     as_mask,
     as_picture,
     picture_id,
@@ -29,14 +31,16 @@ from .tasks import task_of
 if TYPE_CHECKING:
     from PIL import Image
 
+P = TypeVar("P", bound="Image.Image | Deep")
+
 FROM_A_PICTURE = (RoundKind.REFINE, RoundKind.INPAINT, RoundKind.UPSCALE, RoundKind.SEGMENT)
 
 
 def replay(
     engine: LocalEngine,
     recipe: Recipe,
-    parent: "Image.Image | None" = None,
-    mask: "Image.Image | None" = None,
+    parent: "Image.Image | Deep | None" = None,
+    mask: "Image.Image | Deep | None" = None,
 ) -> Candidate:
     """Make the picture of a recipe again.
 
@@ -51,7 +55,9 @@ def replay(
     """
     _check_executor(engine, recipe)
     _check_fields(recipe)
-    parent = _given("parent", recipe.parent, None if parent is None else as_picture(parent, "parent"))
+    if parent is not None:
+        parent = as_any_depth(parent) if recipe.kind is RoundKind.UPSCALE else as_picture(parent, "parent")
+    parent = _given("parent", recipe.parent, parent)
     mask = _given("mask", recipe.mask, None if mask is None else as_mask(mask))
     try:
         request = _request(recipe, parent, mask)
@@ -100,7 +106,7 @@ def _check_fields(recipe: Recipe) -> None:
         raise ReplayError(f"the recipe is of kind {recipe.kind} and has a field 'mask'")
 
 
-def _given(name: str, wanted: str | None, image: "Image.Image | None") -> "Image.Image | None":
+def _given(name: str, wanted: str | None, image: P | None) -> P | None:
     """The parent or mask, held against the id in the recipe."""
     if wanted is None:
         if image is not None:
@@ -114,7 +120,7 @@ def _given(name: str, wanted: str | None, image: "Image.Image | None") -> "Image
     return image
 
 
-def _request(recipe: Recipe, parent: "Image.Image | None", mask: "Image.Image | None") -> Request:
+def _request(recipe: Recipe, parent: Any, mask: "Image.Image | None") -> Request:
     """The request that the recipe's picture is of, as far as it decides the picture; OptionError where none can be."""
     if parent is not None:
         match recipe.kind:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from ..engine.local import LocalEngine
 from ..errors import OptionError, UsageError
@@ -20,6 +21,9 @@ from ..types import (
     is_transparent,
     on_white,
 )
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DOERS = {RoundKind.UPSCALE: Kind.UPSCALER, RoundKind.SEGMENT: Kind.SEGMENTER}  # of all others: a generator
 
@@ -74,7 +78,7 @@ def task_of(request: Request, options: StrictOptions, preview_every: int = 0) ->
             count = request.num_images
             task = Task(request.prompt, options, (request.seed,) * count, prompt_to=request.prompt_to, of=count)
         case UpscaleRequest():
-            task = Task(request.prompt, options, images=(request.picture,))
+            task = Task(request.prompt, options, images=(cast("Image.Image", request.picture),))
         case SegmentRequest():
             task = Task(request.prompt, options, images=(on_white(request.picture),))
         case _:

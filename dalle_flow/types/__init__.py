@@ -1,7 +1,7 @@
 """The records every layer shares: requests, recipes, candidates, rounds, events. Frozen, no torch."""
 
 from .kinds import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, ExecutorPlan, Json, Kind, RoundKind
-from .pictures import as_mask, as_picture, is_transparent, on_white, picture_id, white_share
+from .pictures import Deep, as_any_depth, as_mask, as_picture, is_transparent, on_white, picture_id, white_share
 from .recipe import Recipe
 from .requests import (
     GenerateRequest,
@@ -32,6 +32,7 @@ __all__ = [
     "MAX_PROMPT_CHARACTERS",
     "MAX_SEED",
     "Candidate",
+    "Deep",
     "Event",
     "ExecutorPlan",
     "Finished",
@@ -55,6 +56,7 @@ __all__ = [
     "Started",
     "UpscaleRequest",
     "Warned",
+    "as_any_depth",
     "as_mask",
     "as_picture",
     "is_transparent",

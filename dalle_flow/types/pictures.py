@@ -1,11 +1,11 @@
 """What a picture is to a request: its id, and the few forms in which executors are given one.
 
-Forms: "L", "RGB" or "RGBA", 8 bits a channel, the right way up, without metadata. Pillow is imported by whoever has a
-picture to give; here it is only named.
+Forms: "L", "RGB" or "RGBA", 8 bits a channel, the right way up, without metadata; and to be upscaled, 16 bits too.
+Pillow is imported by whoever has a picture to give; here it is only named.
 """
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import OptionError, PictureError
 
@@ -19,22 +19,52 @@ ORIENTATION = 0x0112  # EXIF's tag: how the camera was held
 HALF = 128  # of 255: a mask is white from here on
 
 
-def picture_id(image: "Image.Image") -> str:
+@runtime_checkable
+class Deep(Protocol):
+    """A picture of 16 bits a channel, which Pillow cannot hold: `deep_picture.DeepPicture`."""
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    def tobytes(self) -> bytes: ...
+    def to_8_bits(self) -> "Image.Image": ...
+
+
+def picture_id(image: "Image.Image | Deep") -> str:
     """sha256 over mode, size and pixels: the same picture has the same id whatever file it came in."""
     head = f"{image.mode} {image.width} {image.height}\n".encode()
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
-def as_picture(image: "Image.Image", field: str = "picture") -> "Image.Image":
+def as_any_depth(image: "Image.Image | Deep", field: str = "picture") -> "Image.Image | Deep":
+    """As `as_picture`, but what has 16 bits a channel keeps them: as "I;16" or `Deep`."""
+    if isinstance(image, Deep):
+        return image
+    if getattr(image, "mode", None) != "I;16" or "transparency" in image.info:
+        return as_picture(image, field)
+    turn = _turn(image)
+    found = image.copy() if turn is None else image.transpose(turn)
+    found.info = {}
+    return found
+
+
+def as_picture(image: "Image.Image | Deep", field: str = "picture") -> "Image.Image":
     """Any picture -> "L", "RGB", or "RGBA" where it has transparency; turned as its EXIF says, without metadata.
 
-    16-bit grey is rounded to 8 bits. A picture of this form is given back as it is.
+    16 bits are rounded to 8. A picture of this form is given back as it is.
 
     Raises:
         OptionError: not a PIL picture, or one without pixels. PictureError: pixels whose meaning is not known.
     """
     from PIL import Image
 
+    if isinstance(image, Deep):
+        image = image.to_8_bits()
     if not isinstance(image, Image.Image):
         raise OptionError(f"{field} must be a PIL picture, got {image!r:.60}", field=field)
     if not (image.width and image.height):
@@ -49,7 +79,7 @@ def as_picture(image: "Image.Image", field: str = "picture") -> "Image.Image":
     return found
 
 
-def as_mask(image: "Image.Image") -> "Image.Image":
+def as_mask(image: "Image.Image | Deep") -> "Image.Image":
     """Any picture in black and white -> "L".
 
     Raises:

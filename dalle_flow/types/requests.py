@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import OptionError
 from .kinds import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, Json, RoundKind
-from .pictures import as_mask, as_picture, is_black, is_transparent, picture_id, transparent_part
+from .pictures import Deep, as_any_depth, as_mask, as_picture, is_black, is_transparent, picture_id, transparent_part
 from .recipe import is_text
 
 if TYPE_CHECKING:
@@ -173,17 +173,17 @@ class InterpolateRequest(OneExecutor):
 
 @dataclass(frozen=True)
 class UpscaleRequest(OneExecutor):
-    """A wish for a larger picture. `prompt` says what it shows; networks do not read it, its recipe keeps it."""
+    """A wish for a larger picture, of 8 or 16 bits. `prompt` says what it shows: its recipe keeps that."""
 
     kind: ClassVar[RoundKind] = RoundKind.UPSCALE
-    picture: "Image.Image"
+    picture: "Image.Image | Deep"
     prompt: str = ""
 
     def __post_init__(self) -> None:
         if self.prompt != "":
             _check_prompt(self.prompt)
         self._check_executor()
-        object.__setattr__(self, "picture", as_picture(self.picture))
+        object.__setattr__(self, "picture", as_any_depth(self.picture))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_flow.deep_picture import decode_deep, encode_deep, from_pixels, to_pixels
 from dalle_flow.images import picture_id, read_picture, recipe_of
 from dalle_flow.types import RoundKind
 
@@ -36,6 +38,34 @@ def test_transparency_and_grey_are_kept(round_of: Cli, photo: Path, mode: str, o
     image.save(photo.with_name("x.jpg" if mode == "CMYK" else "x.png"))
     assert round_of("upscale", "x.jpg" if mode == "CMYK" else "x.png", "-o", "final.png").code == 0
     assert read_picture(photo.with_name("final.png")).mode == ours
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_are_kept_and_replayed(cli: Cli, round_of: Cli, tmp_path: Path, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (3, 5, channels), dtype=np.uint16)
+    (tmp_path / "deep.png").write_bytes(encode_deep(from_pixels(pixels)))
+    said = round_of("upscale", "deep.png", "-o", "final.png", "--scale", "2")
+    assert (said.code, said.out) == (0, "final.png: 10 x 6, from 5 x 3\n"), said.err
+    found = decode_deep((tmp_path / "final.png").read_bytes())
+    assert np.array_equal(to_pixels(found), pixels.repeat(2, 0).repeat(2, 1))
+    said = round_of("replay", "final.png", "--parent", "deep.png", "-o", "again.png")
+    assert (said.code, said.out) == (0, "the pixels are identical\nwritten to again.png\n")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "final.png").read_bytes()
+    assert cli("show", "final.png").out.splitlines()[-1].endswith(picture_id(found))  # type: ignore[arg-type]
+
+
+def test_16_bits_that_differ_are_told(round_of: Cli, tmp_path: Path) -> None:
+    pixels = np.full((3, 5, 3), 700, np.uint16)
+    (tmp_path / "deep.png").write_bytes(encode_deep(from_pixels(pixels)))
+    round_of("upscale", "deep.png", "-o", "final.png", "--scale", "1")
+    recipe = recipe_of(read_picture(tmp_path / "final.png"))
+    pixels[1, 2, 0] += 9
+    (tmp_path / "final.png").write_bytes(encode_deep(from_pixels(pixels), recipe))
+    said = round_of("replay", "final.png", "--parent", "deep.png")
+    assert (said.code, said.out) == (1, "the pixels differ: by at most 9 of 65535\n")
+    (tmp_path / "final.png").write_bytes(encode_deep(from_pixels((pixels // 257).astype(np.uint8)), recipe))
+    said = round_of("replay", "final.png", "--parent", "deep.png")
+    assert said.out == "the pixels differ: one of them has 16 bits\n"
 
 
 def test_json_quiet_and_without_metadata(round_of: Cli, photo: Path) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dalle_flow.deep_picture import from_pixels, to_pixels
 from dalle_flow.engine.local import LocalEngine
 from dalle_flow.errors import OptionError, UnknownNameError, UsageError
 from dalle_flow.executors.base import Task
+from dalle_flow.flow.replay import replay
 from dalle_flow.flow.run import run_round
 from dalle_flow.types import (
     Candidate,
@@ -171,6 +173,18 @@ class TestUpscale:
         assert (recipe.kind, recipe.parent, recipe.prompt) == (RoundKind.UPSCALE, picture_id(picture), "a cat")
         assert (recipe.seed, recipe.options) == (0, {"scale": 4})
         assert made.score is None
+
+    @pytest.mark.parametrize("channels", [1, 2, 3, 4])
+    def test_16_bits_stay(self, engine: LocalEngine, channels: int) -> None:
+        pixels = np.random.default_rng(0).integers(0, 65536, (3, 5, channels), dtype=np.uint16)
+        picture: Any = from_pixels(pixels)
+        made = only(round_of(engine, UpscaleRequest(picture, options={"scale": 2})))
+        assert np.array_equal(to_pixels(made.image), pixels.repeat(2, 0).repeat(2, 1))
+        assert made.recipe.parent == picture_id(picture)
+        assert replay(engine, made.recipe, picture).id == made.id
+        refined = only(round_of(engine, RefineRequest(picture, "a cat")))
+        assert refined.image.mode == "RGB"
+        assert replay(engine, refined.recipe, picture).id == refined.id
 
     def test_options(self, engine: LocalEngine, photo: Photo) -> None:
         assert only(round_of(engine, UpscaleRequest(photo, options={"scale": 2}))).image.size == (24, 20)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, ImageStat
 from pydantic import Field
 
+from dalle_flow.deep_picture import from_pixels, to_pixels
 from dalle_flow.errors import FailureError
 from dalle_flow.executors.base import Done, Executor, Output, Preview, Slot, StrictOptions, Task
 from dalle_flow.types import Kind, RoundKind
@@ -164,7 +165,7 @@ class RepeatUpscaler(PictureExecutor):
 
     def result(self, task: Task, image: Image.Image) -> Image.Image:
         scale = task.options.scale
-        return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        return from_pixels(to_pixels(image).repeat(scale, 0).repeat(scale, 1))
 
 
 class BrightSegmenter(PictureExecutor):

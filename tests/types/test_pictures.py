@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from dalle_flow.deep_picture import DeepPicture
 from dalle_flow.errors import OptionError, PictureError
 from dalle_flow.images import decode
-from dalle_flow.types import as_mask, as_picture, is_transparent, on_white, picture_id
+from dalle_flow.types import as_any_depth, as_mask, as_picture, is_transparent, on_white, picture_id
 
 SIZE = (5, 3)
 
@@ -82,6 +83,34 @@ class TestAsPicture:
     def test_what_is_no_picture(self, wrong: object) -> None:
         with pytest.raises(OptionError, match="picture must be a PIL picture"):
             as_picture(wrong)  # type: ignore[arg-type]
+
+
+class TestAnyDepth:
+    @pytest.mark.parametrize("channels", [2, 3, 4])
+    def test_colour_of_16_bits_keeps_them_where_it_may(self, channels: int) -> None:
+        deep = DeepPicture(noise(channels, dtype=np.uint16))
+        assert as_any_depth(deep) is deep
+        found = as_picture(deep)
+        assert (found.mode, found.size) == ("RGB" if channels == 3 else "RGBA", SIZE)
+        assert found.tobytes() == deep.to_8_bits().convert(found.mode).tobytes()
+
+    def test_grey_of_16_bits_keeps_them(self) -> None:
+        array = noise(dtype=np.uint16)
+        found = as_any_depth(saved(Image.fromarray(array)))
+        assert isinstance(found, Image.Image)
+        assert (found.mode, found.info) == ("I;16", {})
+        assert np.array_equal(np.asarray(found), array)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        turned = as_any_depth(saved(Image.fromarray(array), exif=exif))
+        assert np.array_equal(np.asarray(turned), np.rot90(array, -1))
+
+    def test_all_else_is_as_ever(self) -> None:
+        assert as_any_depth(RGB) is RGB
+        assert as_any_depth(RGB.convert("CMYK")).mode == "RGB"
+        for wrong in (None, "x.png", noise(3)):
+            with pytest.raises(OptionError, match="must be a PIL picture"):
+                as_any_depth(wrong)  # type: ignore[arg-type]
 
 
 class TestOrientation:
