@@ -1,4 +1,4 @@
-# make demo PROMPT="..."   on a fresh machine: sets everything up and makes 9 ranked pictures in out/
+# make demo PROMPT="..."   on a fresh machine: sets everything up; generates, refines and enlarges into out/
 # make test                on a fresh machine: sets everything up, then ruff, mypy and all tests
 # make lint | docs | clean
 #
@@ -17,6 +17,8 @@ export DEMO_PROMPT := $(value PROMPT)
 
 demo: $(VENV)/.installed
 	@$(BIN)/dalle-flow generate -n 9 -o out -- "$$DEMO_PROMPT"
+	@$(BIN)/dalle-flow refine -n 9 --strength 0.4 -o out/refined out/00.png
+	@$(BIN)/dalle-flow upscale -o out/final.png out/refined/00.png
 
 test: lint
 	$(BIN)/pytest -rs
