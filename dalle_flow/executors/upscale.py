@@ -1,7 +1,7 @@
 """Make pictures larger: SwinIR, Real-ESRGAN's networks, or the embedded upscaler; one tile of one stage per step.
 
 Weights: role `upscaler`, any file that `weights/upscale.py` knows; role `wdn`, the second network of a pair, which
-keeps more noise (realesr-general-wdn-x4v3), for `denoise_strength`.
+keeps more noise (realesr-general-wdn-x4v3), for `denoise_strength`; role `face`, a GFPGAN, for `face_enhance`.
 A tile gives what the whole picture would give (`models/tiling.py`), so its size decides memory and nothing else.
 Grey stays grey, alpha stays, 16 bits stay: those in colour come and go as `DeepPicture`. See docs/upscaling.md.
 """
@@ -21,11 +21,13 @@ from torch import Tensor
 from ..deep_picture import from_pixels, to_pixels
 from ..errors import FailureError, OptionError, PictureError
 from ..images import MAX_PIXELS
+from ..models.gfpgan import GFPGAN
 from ..models.picture_planes import Planes, for_network, from_network, put_together, resize, take_apart
 from ..models.resample import bilinear
 from ..models.srvgg import SRVGG, SRVGGConfig
 from ..models.tiling import Budget, Enlargement, Tiling, plan_tiles
 from ..types import Kind, RoundKind
+from ..weights.gfpgan import load_gfpgan
 from ..weights.identity import weights_id
 from ..weights.upscale import Upscaler, check_pair, interpolate, load_upscaler
 from .base import Done, Executor, Output, Slot, StrictOptions, Task
@@ -39,6 +41,7 @@ NETWORKS_KEPT = 2  # of one set of weights: mixed with others, or in another typ
 class UpscaleSlot(Slot):
     model: Upscaler | None = None
     planes: Planes | None = None
+    face: bool = False  # the colours are a face that is still to be restored
     todo: list[tuple[Tensor, Tiling]] = field(default_factory=list)  # planes that the network is to enlarge
     found: list[Tensor] = field(default_factory=list)  # those it has, as many channels as they had
     work: Enlargement | None = None
@@ -47,7 +50,7 @@ class UpscaleSlot(Slot):
 class UpscaleExecutor(Executor):
     kind: ClassVar[Kind] = Kind.UPSCALER
     roles: ClassVar[tuple[str, ...]] = ("upscaler",)
-    optional_roles: ClassVar[tuple[str, ...]] = ("wdn",)
+    optional_roles: ClassVar[tuple[str, ...]] = ("wdn", "face")
     capacity = 1  # a picture may take all the memory there is
 
     class Options(StrictOptions):
@@ -64,14 +67,17 @@ class UpscaleExecutor(Executor):
             1.0, ge=0, le=1, description="below 1: mixes in the second weights (wdn), which keep more noise and texture"
         )
         alpha: Literal["network", "bilinear"] = Field("network", description="how transparency is enlarged")
+        face_enhance: bool = Field(
+            False, description="restore the face before enlarging it; the picture must be one aligned face, 512 x 512"
+        )
         dtype: Literal["auto", "float32", "bfloat16"] = Field(
             "auto", description="numbers to compute with; auto: float32 on a CPU, bfloat16 on a GPU that has it"
         )
 
     verbs: ClassVar[Mapping[RoundKind, type[StrictOptions]]] = {RoundKind.UPSCALE: Options}
 
-    def __init__(self, model: Upscaler, weights_id: str, wdn: Upscaler | None = None):
-        self.model, self.wdn, self.weights_id = model, wdn, weights_id
+    def __init__(self, model: Upscaler, weights_id: str, wdn: Upscaler | None = None, face: GFPGAN | None = None):
+        self.model, self.weights_id, self.wdn, self.face = model, weights_id, wdn, face
         if wdn is not None:
             check_pair(model, wdn)
         self.device = next(model.parameters()).device
@@ -81,7 +87,8 @@ class UpscaleExecutor(Executor):
     def load(cls, weights: Mapping[str, Path], device: str) -> Self:
         model = load_upscaler(weights["upscaler"], device=device)
         wdn = load_upscaler(weights["wdn"], device=device) if "wdn" in weights else None
-        return cls(model, weights_id(weights.values()), wdn)
+        face = load_gfpgan(weights["face"], device=device) if "face" in weights else None
+        return cls(model, weights_id(weights.values()), wdn, face)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -103,7 +110,10 @@ class UpscaleExecutor(Executor):
     def step(self, slots: Sequence[UpscaleSlot]) -> Iterator[Output]:  # type: ignore[override]
         """Compute the next tile of every slot; slots that have all theirs become pictures."""
         for slot in slots:
-            self._one_tile(slot)
+            if slot.face:
+                self._restore(slot)
+            else:
+                self._one_tile(slot)
             slot.step += 1
             if slot.step == slot.of:
                 result = self._finish(slot)
@@ -123,6 +133,8 @@ class UpscaleExecutor(Executor):
                 "realesr-general-wdn-x4v3; give its weights with wdn=PATH",
                 field="denoise_strength",
             )
+        if options.face_enhance:
+            _check_face(self.face, *picture.size)
         _check_size(*picture.size, self.model.scale, options.scale)
         planes = take_apart(to_pixels(picture))
         channels = planes.colour.shape[0]
@@ -143,8 +155,18 @@ class UpscaleExecutor(Executor):
             overlap=options.tile_overlap,
             bytes_per_number=dtype.itemsize,
         )
-        todo = [(plane, tiling) for plane in by_network]
-        return UpscaleSlot(task, task.first + i, of=tiling.steps * len(todo), model=model, planes=planes, todo=todo)
+        todo, face = [(plane, tiling) for plane in by_network], options.face_enhance
+        steps = tiling.steps * len(todo) + face
+        return UpscaleSlot(task, task.first + i, of=steps, model=model, planes=planes, face=face, todo=todo)
+
+    @torch.inference_mode()
+    def _restore(self, slot: UpscaleSlot) -> None:
+        """The face in place of the colours."""
+        assert self.face is not None
+        plane, tiling = slot.todo[0]
+        found = self.face.restore(for_network(plane, 3).to(self.device)).cpu()
+        slot.todo[0] = from_network(found, plane), tiling
+        slot.face = False
 
     def _one_tile(self, slot: UpscaleSlot) -> None:
         assert slot.model is not None
@@ -196,6 +218,22 @@ class UpscaleExecutor(Executor):
             return MEMORY
         free, _ = torch.cuda.mem_get_info(self.device)
         return Budget(tile=max(MEMORY.tile, free // GPU_SHARE), picture=MEMORY.picture)
+
+
+def _check_face(face: GFPGAN | None, width: int, height: int) -> None:
+    if face is None:
+        raise OptionError(
+            "face_enhance needs the weights of GFPGAN (GFPGANv1.4.pth); give them with face=PATH", field="face_enhance"
+        )
+    size = face.config.size_px
+    if (width, height) != (size, size):
+        raise OptionError(
+            f"face_enhance restores one face that fills a picture of {size} x {size}, aligned as GFPGAN was trained; "
+            f"this picture is {width} x {height}. To find faces in a picture, a detector "
+            "(detection_Resnet50_Final.pth) and a face parser (parsing_parsenet.pth) are missing: neither can be "
+            "loaded here yet",
+            field="face_enhance",
+        )
 
 
 def _is_even(plane: Tensor) -> bool:

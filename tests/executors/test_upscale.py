@@ -15,7 +15,8 @@ from dalle_flow.engine.local import LocalEngine
 from dalle_flow.errors import FailureError, OptionError, PictureError, WeightsError
 from dalle_flow.executors.base import Done, Progress, Task
 from dalle_flow.executors.upscale import UpscaleExecutor
-from dalle_flow.models.picture_planes import put_together, take_apart
+from dalle_flow.models.gfpgan import GFPGAN, GFPGANConfig
+from dalle_flow.models.picture_planes import Planes, for_network, from_network, put_together, take_apart
 from dalle_flow.models.rrdb import RRDBConfig, RRDBNet
 from dalle_flow.models.srvgg import SRVGG, SRVGGConfig
 from dalle_flow.models.stages import run_whole
@@ -253,6 +254,54 @@ def test_refuses_options_out_of_range(upscaler: UpscaleExecutor, option: str, va
     with pytest.raises(OptionError) as caught:
         upscaler.Options.parse({option: value})
     assert caught.value.field == option
+
+
+class TestFaces:
+    @pytest.fixture
+    def executor(self) -> UpscaleExecutor:
+        torch.manual_seed(0)
+        face = GFPGAN(GFPGANConfig(16, 8, (6, 4, 3), (8, 6, 4))).eval().requires_grad_(False)
+        return UpscaleExecutor(made("srvgg"), "test", face=face)
+
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    def test_an_aligned_face_is_restored_and_enlarged(self, executor: UpscaleExecutor, channels: int) -> None:
+        pixels = noise(16, 16, channels)
+        (found,) = upscale(executor, from_pixels(pixels), face_enhance=True)
+        planes = take_apart(pixels)
+        assert executor.face is not None
+        with torch.inference_mode():
+            restored = executor.face.restore(for_network(planes.colour, 3))
+            face = Planes(from_network(restored, planes.colour), planes.alpha, 65535)  # not rounded to 8 bits between
+        (wanted,) = upscale(executor, from_pixels(put_together(face)))
+        assert np.abs(to_pixels(found) - to_pixels(wanted) / 257).max() <= 1
+        assert found.tobytes() != upscale(executor, from_pixels(pixels))[0].tobytes()
+
+    def test_it_is_a_step_of_its_own(self, executor: UpscaleExecutor) -> None:
+        options = executor.Options.parse({"face_enhance": True})
+        (slot,) = executor.admit(Task("", options, images=(from_pixels(noise(16, 16)),)))
+        assert slot.of == 2
+        assert [len(list(executor.step([slot]))) for _ in range(2)] == [0, 1]
+
+    def test_faces_are_not_searched_for(self, executor: UpscaleExecutor) -> None:
+        says = r"fills a picture of 16 x 16.* 19 x 13.*detection_Resnet50_Final\.pth.*parsing_parsenet\.pth"
+        with pytest.raises(OptionError, match=says) as caught:
+            upscale(executor, from_pixels(noise()), face_enhance=True)
+        assert caught.value.field == "face_enhance"
+
+    def test_without_weights(self, upscaler: UpscaleExecutor) -> None:
+        with pytest.raises(OptionError, match=r"needs the weights of GFPGAN \(GFPGANv1\.4\.pth\).*face=PATH"):
+            upscale(upscaler, from_pixels(noise(16, 16)), face_enhance=True)
+
+    def test_loading(self, tmp_path: Path, executor: UpscaleExecutor) -> None:
+        assert executor.face is not None
+        save_ours(executor.face, tmp_path / "face")
+        save_ours(made("srvgg"), tmp_path / "up")
+        loaded = UpscaleExecutor.load({"upscaler": tmp_path / "up", "face": tmp_path / "face"}, "cpu")
+        picture = from_pixels(noise(16, 16))
+        both = [upscale(e, picture, face_enhance=True)[0].tobytes() for e in (executor, loaded)]
+        assert both[0] == both[1]
+        with pytest.raises(WeightsError, match="holds a SRVGG, expected a GFPGAN"):
+            UpscaleExecutor.load({"upscaler": tmp_path / "up", "face": tmp_path / "up"}, "cpu")
 
 
 class TestLoading:
