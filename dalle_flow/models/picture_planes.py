@@ -39,10 +39,11 @@ def take_apart(pixels: Pixels) -> Planes:
 
 def put_together(planes: Planes) -> Pixels:
     """Planes -> (H, W, C) of as many bits as `white` says: clamped, rounded half to even."""
-    parts = [planes.colour] if planes.alpha is None else [planes.colour, planes.alpha]
-    dtype = np.uint16 if planes.white > 255 else np.uint8
-    whole = [part.clamp(0, 1).mul(planes.white).round_().permute(1, 2, 0).numpy().astype(dtype) for part in parts]
-    return np.concatenate(whole, axis=2)
+    channels = [*planes.colour, *([] if planes.alpha is None else planes.alpha)]
+    pixels: Pixels = np.empty((*channels[0].shape, len(channels)), np.uint16 if planes.white > 255 else np.uint8)
+    for i, channel in enumerate(channels):  # one by one: a large picture in float32 takes much memory
+        pixels[..., i] = channel.clamp(0, 1).mul_(planes.white).round_().numpy()
+    return pixels
 
 
 def for_network(plane: Tensor, channels: int) -> Tensor:

@@ -194,11 +194,14 @@ class Enlargement:
                     if left:
                         yield False
                 x = out
-            self._put(region, x[0])
+            if len(self.tiling.regions) > 1:
+                self._put(region, x[0])
         yield True
 
     def _room(self, stage: Stage, x: Tensor) -> Tensor:
-        """Where the results of a stage are put together."""
+        """Where the results of a stage are put together; those of the last one in their final place, if it is free."""
+        if stage is self.tiling.stages[-1] and len(self.tiling.regions) == 1:
+            return self._canvas[None]
         dtype = torch.float32 if stage is self.tiling.stages[-1] else self.dtype
         size = (1, stage.channels, x.shape[2] * stage.scale, x.shape[3] * stage.scale)
         return torch.empty(size, dtype=dtype, memory_format=torch.channels_last)
