@@ -101,40 +101,60 @@ def _load_file(path: Path, weights: Mapping[str, Path], dtype: torch.dtype, devi
     unet = open_unet(path, parts[UNET], unseen)
     vae = _vae(weights["vae"], unseen) if "vae" in weights else _own(path, parts, VAE, unseen)
     text = _text(weights["text"], unseen) if "text" in weights else _own(path, parts, TEXT, unseen)
-    tokenizer, pad = _tokenizer(weights, path, config, text.model.config.context_length)
-    reader = TextReader(text.load(dtype, device), tokenizer, pad)
+    place = _tokenizer_place(weights, path, config)
+    reader = TextReader(text.load(dtype, device), *read_tokenizer(place, text.model.config.context_length))
     _check_fit(path, unet.model, vae.model, [reader])
     return StableDiffusion(
-        unet.load(dtype, device), KLCodec(vae.load(dtype, device)), (reader,), unseen.latent_scale, unseen.size_px,
-        unseen.prediction, unseen.signal, False, (*unet.files, *vae.files, *text.files),
+        unet.load(dtype, device), KLCodec(vae.load(dtype, device)).eval(), (reader,), unseen.latent_scale,
+        unseen.size_px, unseen.prediction, unseen.signal, False,
+        _unique(unet.files, vae.files, text.files, _settings(config, place)),
     )  # fmt: skip
 
 
 def _load_folder(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype, device: Device) -> StableDiffusion:
     if not diffusers_folder.is_stepped_here(folder):
         raise WeightsError(f"{folder}: is no Stable Diffusion 1, 2 or XL whose parts are all known here.")
+    if other := [role for role in weights if role not in ("stable", "vae")]:
+        raise WeightsError(f"{folder}: a diffusers folder brings its own {other[0]}; leave {other[0]}=PATH out.")
     index = read_json(folder / "model_index.json")
     unet = diffusers_folder.open_unet(folder)
     vae = _vae(weights["vae"], Unseen()) if "vae" in weights else diffusers_folder.open_vae(folder / "vae")
-    readers, files = [], [*unet.files, *vae.files]
+    readers, files = [], [unet.files, vae.files]
     for suffix in ("", "_2"):
         if not (folder / f"text_encoder{suffix}").is_dir():
             continue
         text = diffusers_folder.open_text(folder / f"text_encoder{suffix}")
         place = folder / f"tokenizer{suffix}"
-        tokenizer, pad = read_tokenizer(place, text.model.config.context_length)
-        readers.append(TextReader(text.load(dtype, device), tokenizer, pad))
-        files += text.files
+        words = read_tokenizer(place, text.model.config.context_length)
+        readers.append(TextReader(text.load(dtype, device), *words))
+        files += [text.files, _settings(folder, place)]
     _check_fit(folder, unet.model, vae.model, readers)
     signal, prediction = diffusers_folder.schedule_of(folder)
-    codec = KLCodec(vae.load(dtype, device))
+    codec = KLCodec(vae.load(dtype, device)).eval()
     config: Any = vae.model.config
     zero = len(readers) == 2 and index.get("force_zeros_for_empty_prompt", True) is True
-    size_px = int(dict(unet.model.config).get("sample_size") or 64) * codec.downscale
+    size_px = _side(unet.model.config) * codec.downscale
     return StableDiffusion(
         unet.load(dtype, device), codec, tuple(readers), config.scaling_factor, size_px, prediction, signal, zero,
-        tuple(files),
+        _unique(*files),
     )  # fmt: skip
+
+
+def _side(config: Mapping[str, Any]) -> int:
+    """Latents along a side that a UNet is used to."""
+    side = config.get("sample_size") or 64
+    return int(side if isinstance(side, int) else side[0])
+
+
+def _settings(folder: Path | None, tokenizer: Path) -> tuple[Path, ...]:
+    """The files beside the weights that decide a picture too."""
+    configs = () if folder is None else sorted(folder.glob("*/*config.json"))
+    words = [tokenizer / name for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")]
+    return tuple(file for file in (*configs, *words, *sorted(tokenizer.glob("bpe_*.txt.gz"))) if file.is_file())
+
+
+def _unique(*files: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(file for group in files for file in group))
 
 
 def _own(path: Path, parts: Mapping[str, dict[str, Stored]], part: str, unseen: Unseen) -> Checkpoint[Any]:
@@ -174,14 +194,14 @@ def _tokenizer_places(weights: Mapping[str, Path], path: Path, config: Path | No
         yield config / "tokenizer"
 
 
-def _tokenizer(weights: Mapping[str, Path], path: Path, config: Path | None, length: int) -> tuple[ClipTokenizer, int]:
+def _tokenizer_place(weights: Mapping[str, Path], path: Path, config: Path | None) -> Path:
     places = list(_tokenizer_places(weights, path, config))
     if not (found := [place for place in places if has_tokenizer(place)]):
         raise WeightsError(
             f"{places[0]}: there is no tokenizer. CLIP's vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz, "
             "must be beside the weights or in a folder 'tokenizer' there, or be named with tokenizer=FOLDER."
         )
-    return read_tokenizer(found[0], length)
+    return found[0]
 
 
 def _check_fit(where: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, texts: list[TextReader]) -> None:
