@@ -25,6 +25,7 @@ from dalle_flow.images import (
     contact_sheet,
     cut_out,
     decode,
+    encode_animation,
     encode_png,
     parameters_text,
     picture_id,
@@ -105,6 +106,12 @@ class TestDecode:
         frames = [image_of(), image_of().transpose(Image.Transpose.ROTATE_180)]
         with pytest.raises(PictureError, match="animation of 2 frames"):
             decode(encoded(frames[0], form, save_all=True, append_images=frames[1:]))
+
+    def test_a_cameras_file_with_a_second_picture_gives_the_first(self) -> None:
+        first, second = image_of(), image_of().transpose(Image.Transpose.ROTATE_180)
+        data = encoded(first, "MPO", save_all=True, append_images=[second], quality=100, subsampling=0)
+        found = decode(data)
+        assert np.abs(np.asarray(found, int) - np.asarray(first, int)).mean() < 3
 
     @pytest.mark.parametrize("form", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
     def test_refuses_other_kinds(self, form: str) -> None:
@@ -260,6 +267,47 @@ class TestWriteFile:
         (tmp_path / "file").touch()
         with pytest.raises(StorageError, match="cannot write"):
             write_file(tmp_path / "file" / "x.png", b"one")
+
+
+class TestAnimation:
+    @staticmethod
+    def frames(data: bytes) -> list[tuple[int, tuple[int, ...]]]:
+        """Milliseconds and middle pixel of each frame."""
+        found = []
+        with Image.open(io.BytesIO(data)) as animation:
+            for frame in range(getattr(animation, "n_frames", 1)):
+                animation.seek(frame)
+                animation.load()
+                found.append((animation.info.get("duration", 0), animation.convert("RGB").getpixel((8, 2))))
+        return found  # type: ignore[return-value]
+
+    @pytest.mark.parametrize("form", ["WEBP", "GIF"])
+    @pytest.mark.parametrize(
+        ("number", "back", "order"),
+        [(1, True, [0]), (2, True, [0, 1]), (4, True, [0, 1, 2, 3, 2, 1]), (5, False, [0, 1, 2, 3, 4])],
+    )
+    def test_every_picture_in_its_place(self, form: str, number: int, back: bool, order: list[int]) -> None:
+        images = [Image.new("RGB", (17, 5), (50 * i, 255 - 50 * i, 9)) for i in range(number)]
+        frames = self.frames(encode_animation(images, form, ms_per_frame=70, back=back))
+        assert len(frames) == len(order)
+        for (ms, colour), i in zip(frames, order, strict=True):
+            assert ms == 70 or number == 1
+            assert max(abs(a - b) for a, b in zip(colour, (50 * i, 255 - 50 * i, 9), strict=True)) < 9
+
+    @pytest.mark.parametrize("form", ["WEBP", "GIF"])
+    def test_repeats_for_ever(self, form: str) -> None:
+        data = encode_animation([image_of(), image_of().transpose(Image.Transpose.ROTATE_180)], form)
+        with Image.open(io.BytesIO(data)) as animation:
+            assert animation.info["loop"] == 0
+
+    def test_other_modes(self) -> None:
+        assert len(self.frames(encode_animation([image_of(mode="L"), image_of(mode="RGBA").rotate(180)]))) == 2
+
+    def test_refusals(self) -> None:
+        with pytest.raises(ValueError, match="at least one picture"):
+            encode_animation([])
+        with pytest.raises(ValueError, match="one of WEBP, GIF, got 'PNG'"):
+            encode_animation([image_of()], "PNG")
 
 
 class TestContactSheet:

@@ -88,10 +88,14 @@ def replay(
         check_target(output, sources=[path for path in sources.values() if path is not None])
     with bar() as line:
         line.show(f"loading {recipe.executor}")
+        from ..flow.plan import EMBEDDED, read_plan
         from ..flow.replay import replay as make_again
+        from ..registry import executor_names
         from .request import engine_for
 
-        made = make_again(engine_for(flow, weights or []), recipe, **given)
+        known = {*read_plan(flow or EMBEDDED).executors, *executor_names()}
+        named = [recipe.executor] if recipe.executor in known else []  # as if --executor had named it
+        made = make_again(engine_for(flow, weights or [], named), recipe, **given)
     if output is not None:
         write_file(output, encode_deep(made.image, made.recipe))
     before, after = _plain(image), _plain(made.image)  # however the file keeps its pixels

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dalle_flow.images import read_picture, recipe_of
 
@@ -36,7 +37,10 @@ def test_help_and_import_are_quick_and_light(command: Command) -> None:
         assert min(float(seconds) for seconds in runs) < 0.5
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["weights", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("generate", "inpaint", "segment", "weights")), ["--version"]],
+)
 def test_help_imports_nothing_large(command: Command, arguments: list[str]) -> None:
     said = command(*arguments, PYTHONPROFILEIMPORTTIME="1")
     assert said.returncode == 0
@@ -50,6 +54,22 @@ def test_bad_requests_are_refused_without_torch(command: Command, noise_flow: Pa
         said = command("generate", "a cat", "--flow", str(noise_flow), *arguments, PYTHONPROFILEIMPORTTIME="1")
         assert said.returncode == 2
         assert "torch" not in said.stderr
+
+
+def test_bad_pictures_are_refused_without_torch(command: Command, noise_flow: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (12, 10)).save(tmp_path / "x.png")
+    Image.new("L", (12, 10)).save(tmp_path / "black.png")
+    for arguments in (
+        ["refine", "none.png"],
+        ["refine", "x.png"],
+        ["inpaint", "x.png", "a hat", "--mask", "black.png"],
+        ["interpolate", "a", ""],
+        ["upscale", "x.png", "-o", "x.png"],
+        ["segment", "x.png", "", "-o", "mask.png"],
+    ):
+        said = command(*arguments, "--flow", str(noise_flow), PYTHONPROFILEIMPORTTIME="1")
+        assert said.returncode == 2
+        assert " torch" not in said.stderr
 
 
 @pytest.mark.parametrize("room", [0, 1, 8])

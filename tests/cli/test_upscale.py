@@ -14,6 +14,7 @@ from dalle_flow.images import picture_id, read_picture, recipe_of
 from dalle_flow.types import RoundKind
 
 Cli = Callable[..., Any]
+PARITY = Path(__file__).parents[1] / "data" / "parity" / "upscale"
 
 
 def test_a_larger_picture_with_its_recipe(round_of: Cli, picture: Path, tmp_path: Path) -> None:
@@ -52,6 +53,20 @@ def test_16_bits_are_kept_and_replayed(cli: Cli, round_of: Cli, tmp_path: Path, 
     assert (said.code, said.out) == (0, "the pixels are identical\nwritten to again.png\n")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "final.png").read_bytes()
     assert cli("show", "final.png").out.splitlines()[-1].endswith(picture_id(found))  # type: ignore[arg-type]
+
+
+def test_a_published_network_named_by_its_file_alone(round_of: Cli, tmp_path: Path) -> None:
+    """--executor with an installed one that the flow has not, and --weights without a role."""
+    source = str(PARITY / "inputs" / "rgb16.png")
+    arguments = ["--executor", "upscale", "--weights", str(PARITY / "checkpoints" / "srvgg_x4.pth")]
+    said = round_of("upscale", source, "-o", "final.png", *arguments)
+    assert said.code == 0, said.err
+    before, after = (decode_deep(path.read_bytes()) for path in (Path(source), tmp_path / "final.png"))
+    assert (after.width, after.height, after.mode) == (4 * before.width, 4 * before.height, "RGB;16")
+    said = round_of("replay", "final.png", "--parent", source)
+    assert (said.code, "upscale: no weights given for upscaler" in said.err) == (1, True)
+    said = round_of("replay", "final.png", "--parent", source, *arguments[2:])
+    assert (said.code, said.out) == (0, "the pixels are identical\n"), said.err
 
 
 def test_16_bits_that_differ_are_told(round_of: Cli, tmp_path: Path) -> None:
