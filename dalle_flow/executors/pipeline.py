@@ -10,7 +10,8 @@ would not find its picture, and taking turns would only make the first picture c
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,6 +31,7 @@ from .pipeline_options import (
     PipelineRefineOptions,
     arguments_of,
     generator_of,
+    parameters,
     prompt_length,
     scheduler_for,
     steps_of,
@@ -99,10 +101,8 @@ class PipelineGenerator(Executor):
         if options.lora_scale is not None and not self.has_lora:
             raise OptionError("there is no LoRA to scale; one is given as the weights role 'lora'", field="lora_scale")
         with quiet():
-            if task.kind not in self._by_kind:
-                self._by_kind[task.kind] = pipeline_for(self.pipeline, task.kind)
-            pipeline = self._by_kind[task.kind]
-            arguments = arguments_of(pipeline, task, self.defaults)
+            pipeline, asked = self._for(task)
+            arguments = arguments_of(pipeline, asked, self.defaults)
         slots: list[PipelineSlot] = []
         try:
             for index, seed in enumerate(task.seeds):
@@ -111,6 +111,23 @@ class PipelineGenerator(Executor):
             self.drop(slots)
             raise
         return slots
+
+    def _for(self, task: Task) -> tuple[Any, Task]:
+        """The pipeline for a task, and the task as it is put to it."""
+        pipeline = self._pipeline(task.kind)
+        strength = getattr(task.options, "strength", None)
+        if task.kind is RoundKind.REFINE and strength is not None and "strength" not in parameters(pipeline):
+            # One that edits has no strength; its sister that inpaints has, and makes all new where all is white.
+            with suppress(OptionError):
+                inpaint, init = self._pipeline(RoundKind.INPAINT), task.init
+                white = Image.new("L", init.size, 255) if init else None
+                return inpaint, replace(task, kind=RoundKind.INPAINT, mask=white)
+        return pipeline, task
+
+    def _pipeline(self, kind: RoundKind) -> Any:
+        if kind not in self._by_kind:
+            self._by_kind[kind] = pipeline_for(self.pipeline, kind)
+        return self._by_kind[kind]
 
     def _start(self, pipeline: Any, task: Task, index: int, arguments: Mapping[str, Any]) -> PipelineSlot:
         options = task.options
@@ -134,7 +151,7 @@ class PipelineGenerator(Executor):
         return slot
 
     def step(self, slots: Sequence[PipelineSlot]) -> Iterator[Output]:  # type: ignore[override]
-        """The next denoising step of every slot; the last one also decodes the picture. A slot that fails is dropped."""
+        """The next denoising step of every slot; the last one also decodes the picture. What fails is dropped."""
         for slot in slots:
             try:
                 output = self._advance(slot)

@@ -192,6 +192,11 @@ def _check_guidance(pipeline: Any, takes: Mapping[str, inspect.Parameter], value
         raise OptionError(
             f"negative_prompt does nothing where {scale} is {strength:g}; above 1 it does", field="negative_prompt"
         )
+    if values.get("guidance_scale", 0) > 1 and pipeline.config.get("is_distilled", False):
+        raise OptionError(
+            f"these weights of {name} are distilled and do not read guidance_scale; 1 is what they do",
+            field="guidance_scale",
+        )
     if scale == "guidance_scale":
         return
     if values.get(scale, 0) > 1 and values.get("negative_prompt") is None:

@@ -15,7 +15,7 @@ from ..images import to_image
 
 SIDE_PX = 256  # previews are not larger: the latents are made smaller before they are decoded, which costs least
 # Autoencoders whose latents we know how to read. Of others there are no previews.
-KNOWN = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "AutoencoderKLQwenImage")
+KNOWN = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "AutoencoderKLQwenImage", "AutoencoderKLFlux2")
 
 
 @torch.inference_mode()
@@ -45,17 +45,25 @@ def preview(pipeline: Any, latents: Tensor, width: int | None = None, height: in
 def _unpacked(pipeline: Any, latents: Tensor, width: int | None, height: int | None) -> Tensor | None:
     if latents.ndim != 3:
         return latents if latents.ndim in (4, 5) else None
-    if not hasattr(pipeline, "_unpack_latents"):
-        return None
     factor = int(pipeline.vae_scale_factor)
-    area = latents.shape[1] * (2 * factor) ** 2  # of the picture, in pixels
-    if width is None:
-        width = math.isqrt(area) if height is None else area // height
-    height = area // width if height is None else height
-    if width * height != area:
+    cell = 2 * factor  # pixels of a packed place, in each direction
+    places = latents.shape[1]
+    if width is None and height is None:
+        rows = columns = math.isqrt(places)
+    else:
+        columns = width // cell if width else places // ((height or cell) // cell)
+        rows = height // cell if height else places // columns
+    if rows * columns != places:
         return None
-    grid: Tensor = pipeline._unpack_latents(latents, height, width, factor)
-    return grid
+    if hasattr(pipeline, "_unpack_latents"):
+        grid: Tensor = pipeline._unpack_latents(latents, rows * cell, columns * cell, factor)
+        return grid
+    if hasattr(pipeline, "_unpatchify_latents"):  # FLUX.2: packed after its autoencoder's normalisation
+        norm, packed = pipeline.vae.bn, latents.transpose(1, 2).reshape(1, -1, rows, columns)  # (1, 4C, h/2, w/2)
+        mean, var = (stat.view(1, -1, 1, 1).to(packed) for stat in (norm.running_mean, norm.running_var))
+        grid = pipeline._unpatchify_latents(packed * (var + pipeline.vae.config.batch_norm_eps).sqrt() + mean)
+        return grid
+    return None
 
 
 def _scaled(config: Any, latents: Tensor) -> Tensor:

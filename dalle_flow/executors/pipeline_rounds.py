@@ -11,6 +11,8 @@ from ..errors import OptionError
 from ..types import RoundKind
 
 KINDS = (RoundKind.GENERATE, RoundKind.REFINE, RoundKind.INPAINT)
+# Pipelines that diffusers has, and has not put into its tables yet.
+NOT_IN_TABLES = {RoundKind.INPAINT: {"flux2-klein": "Flux2KleinInpaintPipeline"}}
 
 
 def pipeline_for(pipeline: Any, kind: RoundKind) -> Any:
@@ -49,13 +51,19 @@ def _class_for(pipeline: Any, kind: RoundKind) -> Any:
 
 def _families() -> Mapping[RoundKind, Mapping[str, Any]]:
     """Kind of round -> diffusers' own table: name of a family -> class."""
+    import diffusers
     from diffusers.pipelines import auto_pipeline
 
-    return {
+    tables = {
         RoundKind.GENERATE: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
         RoundKind.REFINE: auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
         RoundKind.INPAINT: auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
     }
+    more = {
+        kind: {family: getattr(diffusers, name) for family, name in names.items() if hasattr(diffusers, name)}
+        for kind, names in NOT_IN_TABLES.items()
+    }
+    return {kind: {**more.get(kind, {}), **table} for kind, table in tables.items()}
 
 
 def _sees_latents_alone(pipeline: Any) -> bool:

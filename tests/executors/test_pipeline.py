@@ -1,5 +1,6 @@
-"""Any diffusers pipeline: toy ones of five families and of an older kind, all their rounds, and what is refused."""
+"""Any diffusers pipeline: toy ones of six families and of other kinds, all their rounds, and what is refused."""
 
+import copy
 import importlib.util
 import logging
 import threading
@@ -28,9 +29,10 @@ tiny_pipelines = importlib.util.module_from_spec(spec)
 with quiet():
     spec.loader.exec_module(tiny_pipelines)
 
-FAMILIES = ("sd15", "sdxl", "sd3", "flux", "qwen")
+FAMILIES = ("sd15", "sdxl", "sd3", "flux", "qwen", "klein")
+MULTIPLES = {"sd15": 2, "sdxl": 2, "sd3": 4, "flux": 4, "qwen": 8, "klein": 4}
 PROMPT = "a purple elephant, watercolor"
-SIDE = 32
+SIDE = 64
 NEAR = 2
 
 
@@ -111,7 +113,7 @@ class TestFamily:
         among = pictures(executor, generate(range(5)))[3]
         with quiet():
             direct = executor.pipeline(
-                PROMPT,
+                prompt=PROMPT,
                 num_inference_steps=2,
                 width=SIDE,
                 height=SIDE,
@@ -125,7 +127,7 @@ class TestFamily:
         alone = pictures(executor, generate(range(3)))
         with quiet():
             batch = executor.pipeline(
-                [PROMPT] * 3,
+                prompt=[PROMPT] * 3,
                 num_inference_steps=2,
                 width=SIDE,
                 height=SIDE,
@@ -145,9 +147,9 @@ class TestFamily:
 
     def test_refines_a_picture_of_any_size(self, executor_of, family, init) -> None:
         """What is over the pipeline's multiple is taken off; RGBA is read as RGB."""
-        (made,) = pictures(executor_of(family), refine([0], init.resize((43, 35)).convert("RGBA")))
-        multiple = 8 if family == "qwen" else 4 if family in ("sd3", "flux") else 2
-        assert made.shape == (35 // multiple * multiple, 43 // multiple * multiple, 3)
+        (made,) = pictures(executor_of(family), refine([0], init.resize((83, 67)).convert("RGBA")))
+        multiple = MULTIPLES[family]
+        assert made.shape == (67 // multiple * multiple, 83 // multiple * multiple, 3)
 
     def test_inpaints_and_keeps_what_is_black(self, executor_of, family, init, mask) -> None:
         executor = executor_of(family)
@@ -168,12 +170,17 @@ class TestFamily:
         assert len(executor._by_kind) >= 2
 
     def test_a_preview_of_the_last_latents_is_the_picture(self, executor_of, family) -> None:
-        pipeline = executor_of(family).pipeline
+        pipeline, seen = executor_of(family).pipeline, []
         options = {"num_inference_steps": 2, "width": SIDE, "height": SIDE}
         with quiet():
-            latents = pipeline(PROMPT, generator=torch.Generator().manual_seed(0), output_type="latent", **options)[0]
-            image = pipeline(PROMPT, generator=torch.Generator().manual_seed(0), **options).images[0]
-        for size in ((), (SIDE, SIDE), (SIDE,)):
+            image = pipeline(
+                prompt=PROMPT,
+                generator=torch.Generator().manual_seed(0),
+                callback_on_step_end=lambda _pipeline, _step, _timestep, tensors: seen.append(tensors) or {},
+                **options,
+            ).images[0]
+        latents = seen[-1]["latents"]
+        for size in ((), (SIDE, SIDE), (SIDE,), (None, SIDE)):
             shown = preview(pipeline, latents, *size)
             assert distance(np.asarray(shown, np.int16), np.asarray(image, np.int16)) <= 1  # rounded the other way
 
@@ -186,15 +193,64 @@ class TestFamily:
         assert len({p.of for p in told}) == 1
 
 
-class TestOlderKind:
-    """PixArt-Sigma: an older callback, a list of sizes, no other rounds."""
+class TestOtherKinds:
+    def test_one_that_edits_refines_with_and_without_a_strength(self, executor_of, init) -> None:
+        """FLUX.2 klein reads the picture beside the prompt; where a strength is asked for, it starts from it."""
+        executor = executor_of("klein")
+        edited, other = pictures(executor, refine([0, 1], init, strength=None))
+        assert distance(edited, other) > NEAR
+        near, far = (pictures(executor, refine([0], init, strength=strength))[0] for strength in (0.25, 1.0))
+        given = np.asarray(init, np.int16)
+        assert np.abs(near - given).mean() < np.abs(far - given).mean()
+        with pytest.raises(OptionError, match="distilled and do not read guidance_scale; 1 is what they do"):
+            pictures(executor, generate([0], guidance_scale=4.0))
 
-    def test_generates(self, executor_of) -> None:
+    def test_an_inpainting_model_inpaints_and_does_nothing_else(self, executor_of, init, mask) -> None:
+        executor = executor_of("inpaint")
+        (made,) = pictures(executor, refine([0], init, mask, strength=1.0))
+        given = np.asarray(init, np.int16)
+        assert distance(made[:, SIDE // 2 :], given[:, SIDE // 2 :]) == 0
+        for task in (generate([0]), refine([0], init)):
+            with pytest.raises(OptionError, match=f"StableDiffusionInpaintPipeline cannot {task.kind}; .* can inpaint"):
+                list(run_slots(executor, task))
+
+    def test_a_safety_checker_in_the_folder_is_used(self, executor_of) -> None:
+        executor = executor_of("checked")
+        assert type(executor.pipeline.safety_checker).__name__ == "StableDiffusionSafetyChecker"
+        (made,) = pictures(executor, generate([0]))
+        assert made.std() > 10
+        executor.pipeline.safety_checker.concept_embeds_weights.data.fill_(-2.0)
+        (found,) = pictures(executor, generate([0]))
+        assert found.max() == 0  # it makes black what it finds
+
+    def test_an_autoencoder_that_overflows_in_half_precision_shows_previews(self, executor_of) -> None:
+        """As SDXL's: it is taken to float32 for as long as it decodes."""
+        pipeline = copy.copy(executor_of("sdxl").pipeline)
+        pipeline.vae = copy.deepcopy(pipeline.vae).half()
+        assert pipeline.vae.config.force_upcast
+        latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        shown = preview(pipeline, latents.half())
+        assert pipeline.vae.dtype == torch.float16
+        whole = preview(executor_of("sdxl").pipeline, latents)
+        assert distance(np.asarray(shown, np.int16), np.asarray(whole, np.int16)) <= NEAR
+
+    def test_previews_are_small(self, executor_of) -> None:
+        latents = torch.randn(1, 4, 512, 256, generator=torch.Generator().manual_seed(0))
+        assert preview(executor_of("sd15").pipeline, latents).size == (128, 256)
+
+    def test_previews_of_what_we_cannot_read_are_none(self, executor_of) -> None:
+        pipeline = executor_of("flux").pipeline
+        assert preview(pipeline, torch.zeros(1, 15, 16)) is None  # no square
+        assert preview(pipeline, torch.zeros(1, 16)) is None
+        assert preview(executor_of("sd15").pipeline, torch.zeros(1, 16, 16)) is None
+        assert preview(object(), torch.zeros(1, 4, 8, 8)) is None
+
+    def test_generates_by_an_older_callback(self, executor_of) -> None:
         outputs = list(run_slots(executor_of("pixart"), generate([0], preview_every=1, width=256, height=256)))
         assert [type(o).__name__ for o in outputs] == ["Preview", "Progress", "Done", "Progress"]
         assert outputs[2].result.size == (256, 256)
 
-    def test_says_which_rounds_it_can_do(self, executor_of, init) -> None:
+    def test_a_pipeline_without_a_family_says_what_it_can_do(self, executor_of, init) -> None:
         with pytest.raises(OptionError, match="PixArtSigmaPipeline cannot refine; they can generate"):
             list(run_slots(executor_of("pixart"), refine([0], init)))
 
@@ -287,7 +343,7 @@ class TestCall:
         call = PipelineCall(Combined(), arguments, seed=0, steps=4)
         assert call.of == 4
         assert [type(call.step()) for _ in range(5)] == [Stepped] * 5  # this scheduler takes one more than asked for
-        own = pictures(executor_of("sd15"), generate([0], num_inference_steps=4))[0]
+        own = pictures(executor_of("sd15"), generate([0], num_inference_steps=4, width=None, height=None))[0]
         assert distance(np.asarray(call.finish(), np.int16), own) == 0
         assert not calls()
 
@@ -386,8 +442,8 @@ class TestOptions:
     def test_a_picture_of_another_size_than_asked_for_is_a_failure(self, sd15) -> None:
         """Some pipelines round what is asked for; that must not pass for what was."""
         (slot,) = sd15.admit(generate([0], scheduler="DDIMScheduler", num_inference_steps=1))
-        slot.size = (64, 64)
-        with pytest.raises(FailureError, match="made 32x32 where 64x64 was asked for"):
+        slot.size = (128, 128)
+        with pytest.raises(FailureError, match="made 64x64 where 128x128 was asked for"):
             list(sd15.step([slot]))
 
     @pytest.mark.parametrize("strength", [0, 0.0, 1.5, -1.0])
@@ -420,7 +476,7 @@ class TestOptions:
     def test_a_picture_to_start_from_is_needed(self, sd15, init, mask) -> None:
         self.refused(sd15, refine([0], None), "init", "needs a picture")
         self.refused(sd15, refine([0], init.resize((1, 1))), "init", "the picture is 1x1; .* in steps of 2")
-        self.refused(sd15, refine([0], init, mask.resize((8, 8))), "mask", "as large as the picture, 32x32; got 8x8")
+        self.refused(sd15, refine([0], init, mask.resize((8, 8))), "mask", "as large as the picture, 64x64; got 8x8")
         self.refused(sd15, refine([0], init, mask.point(lambda _: 0)), "mask", "black")
 
     def test_says_where_the_prompt_is_cut(self, sd15, executor_of) -> None:

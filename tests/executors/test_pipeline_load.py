@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -19,6 +20,8 @@ from dalle_flow.executors.pipeline import PipelineGenerator
 from dalle_flow.executors.pipeline_load import load_pipeline, networks
 from dalle_flow.executors.pipeline_options import PipelineOptions
 from dalle_flow.executors.quiet import quiet
+from dalle_flow.flow.plan import read_plan
+from dalle_flow.registry import executor_class
 from dalle_flow.weights.pipeline_files import read_pipeline
 from dalle_flow.weights.pipeline_hub import hub_name
 
@@ -136,6 +139,12 @@ class TestForms:
             load(file)
         inside = Path(shutil.move(file, Path(elsewhere) / file.name))
         assert load(inside).weights_id == beside.weights_id
+
+    def test_a_folder_of_another_round_of_the_family(self, folder, saved) -> None:
+        change_index(folder, _class_name="StableDiffusionImg2ImgPipeline")
+        executor = load(folder)
+        assert type(executor.pipeline).__name__ == "StableDiffusionImg2ImgPipeline"
+        assert np.array_equal(picture(executor), picture(load(saved)))
 
     def test_a_folder_needs_no_config(self, saved) -> None:
         with pytest.raises(OptionError, match="'config' is for single files"):
@@ -398,6 +407,17 @@ class TestHub:
         del hub.repos["owner/name"]["model_index.json"]
         with pytest.raises(FetchError, match=r"has no model_index\.json at main, so it is no diffusers pipeline"):
             load(Path("hub:owner/name"))
+
+
+def test_the_flow_in_the_document_is_one(tmp_path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "pipelines.md"
+    (tmp_path / "flow.yml").write_text(re.search(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)[1])
+    plan = read_plan(tmp_path / "flow.yml")
+    assert set(plan.executors) == {"turbo", "lcm", "flux", "qwen"}
+    for entry in plan.executors.values():
+        assert executor_class(entry.uses) is PipelineGenerator
+        PipelineOptions.parse(entry.options)
+        assert set(entry.weights) <= {*PipelineGenerator.roles, *PipelineGenerator.optional_roles}
 
 
 def test_numbers_on_a_gpu_stay_as_they_are_stored(folder) -> None:

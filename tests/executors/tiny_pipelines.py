@@ -143,6 +143,39 @@ def qwen_image() -> Any:
     )
 
 
+def flux_2_klein() -> Any:
+    """Reads a chat template, has latents of its own kind, and takes a picture to start from without a strength."""
+    pieces = [*byte_characters(), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = transformers.Qwen2Tokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[],
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+    config = transformers.Qwen3Config(
+        vocab_size=300, hidden_size=8, intermediate_size=16, num_hidden_layers=27, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=8, tie_word_embeddings=True, bos_token_id=256, eos_token_id=256,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4, sample_size=32,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    transformer = diffusers.Flux2Transformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, axes_dims_rope=(4, 4, 4, 4), timestep_guidance_channels=16, guidance_embeds=False,
+    )  # fmt: skip
+    return diffusers.Flux2KleinPipeline(
+        scheduler=flow_matching(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=transformers.Qwen3ForCausalLM(config),
+        tokenizer=tokenizer,
+        transformer=transformer,
+        is_distilled=True,
+    )
+
+
 def pixart_sigma() -> Any:
     """Tells its steps by the callback of older pipelines, and makes one of a list of sizes only."""
     transformer = diffusers.PixArtTransformer2DModel(
@@ -162,13 +195,41 @@ def pixart_sigma() -> Any:
     )
 
 
+def stable_diffusion_inpaint() -> Any:
+    """With a UNet that sees a mask and a picture, and so can do nothing else."""
+    parts = tiny_stable_diffusion().components
+    unet = diffusers.UNet2DConditionModel.from_config(parts["unet"].config, in_channels=9)
+    return diffusers.StableDiffusionInpaintPipeline(**{**parts, "unet": unet}, requires_safety_checker=False)
+
+
+def stable_diffusion_checked() -> Any:
+    """With a safety checker, as the published folder of version 1.5."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config=tower, vision_config={**tower, "image_size": 32, "patch_size": 16}, projection_dim=16
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    for weights in (checker.special_care_embeds_weights, checker.concept_embeds_weights):
+        weights.data.fill_(2.0)  # no cosine is above that: nothing is found
+    parts = {**tiny_stable_diffusion().components, "safety_checker": checker}
+    parts["feature_extractor"] = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    return diffusers.StableDiffusionPipeline(**parts)
+
+
 FAMILIES = {
     "sd15": tiny_stable_diffusion,
     "sdxl": stable_diffusion_xl,
     "sd3": stable_diffusion_3,
     "flux": flux,
     "qwen": qwen_image,
+    "klein": flux_2_klein,
     "pixart": pixart_sigma,
+    "inpaint": stable_diffusion_inpaint,
+    "checked": stable_diffusion_checked,
 }
 
 
