@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dalle_flow.errors import WeightsError
+from dalle_flow.models.clip_text import ClipTextConfig
 from dalle_flow.models.diffusion_schedule import alphas_cumprod
 from dalle_flow.weights import diffusers_folder
 from dalle_flow.weights.compvis_file import OTHER_MODELS, read_parts
@@ -458,6 +459,18 @@ def test_text_encoders_with_other_norms_are_refused(tmp_path):
     edit(folder / "text_encoder" / "config.json", layer_norm_eps=1e-3)
     with pytest.raises(WeightsError, match=r"layer_norm_eps is 0.001; only 1e-05"):
         diffusers_folder.open_text(folder / "text_encoder")
+
+
+def test_every_key_of_the_real_text_encoder_is_used():
+    """ViT-L/14's tower as version 1 holds it, on the meta device."""
+    with torch.device("meta"):
+        real = CLIPTextModel(
+            CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+        )
+    stored = {key: value for key, value in real.state_dict().items() if "position_ids" not in key}
+    checkpoint = diffusers_folder.text_checkpoint(Path("here"), stored, (), {})
+    assert (len(stored), sum(tensor.numel() for tensor in stored.values())) == (196, 123_060_480)
+    assert checkpoint.model.config == ClipTextConfig()
 
 
 def test_parts_of_a_file_lose_their_prefixes(tensors):
