@@ -217,4 +217,11 @@ def test_a_published_file() -> None:
     model = load_upscaler(path)
     pixels = take_apart(read_pixels(next(REAL.glob("*.png")))).colour[None]
     answers = np.load(next(REAL.glob("*.npz")))
-    torch.testing.assert_close(model(pixels), torch.from_numpy(answers["raw"]), atol=NEAR, rtol=0)
+    wanted = torch.from_numpy(answers["raw"])
+    torch.testing.assert_close(model(pixels), wanted, atol=NEAR, rtol=0)
+    for tile in (16, 40):
+        tiling = plan_tiles(model, *pixels.shape[2:], Budget(2**30, 2**30), tile=tile)
+        work = Enlargement(model, pixels[0], tiling, CPU, torch.float32)
+        while not work.step():
+            pass
+        torch.testing.assert_close(work.result[None], wanted, atol=NEAR, rtol=0)
