@@ -20,6 +20,7 @@ from .base import StrictOptions, Task
 # What diffusers' lists of compatible schedulers leave out: the few-step ones take the same configuration as these.
 FEW_STEP = ("LCMScheduler", "TCDScheduler")
 FLOW_MATCHING = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
+SAME_SHAPE = 0.05  # shapes that differ less are the same: sizes come in steps
 OURS = ("scheduler", "lora_scale")  # options that are not arguments of the call
 
 
@@ -41,8 +42,8 @@ class PipelineOptions(StrictOptions):
 
 
 class PipelineRefineOptions(PipelineOptions):
-    width: int | None = Field(None, ge=8, le=8192, description="in pixels; null: that of the given picture")
-    height: int | None = Field(None, ge=8, le=8192, description="in pixels; null: that of the given picture")
+    width: int | None = Field(None, ge=8, le=8192, description="in pixels; null: as the given picture")
+    height: int | None = Field(None, ge=8, le=8192, description="in pixels; null: as the given picture")
     strength: float | None = Field(None, gt=0, le=1, description="how much is made new; 1: all of it; null: its own")
 
 
@@ -142,23 +143,40 @@ def _pictures(pipeline: Any, task: Task, width: int | None, height: int | None) 
     """The picture to start from, and the mask, as large as what is made."""
     if task.init is None:
         raise PictureError(f"{task.kind} needs a picture to start from", field="init")
-    multiple = size_multiple(pipeline)
-    given = task.init.width, task.init.height
-    size = width or given[0] // multiple * multiple, height or given[1] // multiple * multiple
-    if 0 in size:
-        made = f"this pipeline makes sizes in steps of {multiple}"
-        raise PictureError(f"the picture is {given[0]}x{given[1]}; {made}", field="init")
+    size = _size_like(task.init, width, height, size_multiple(pipeline))
+    given = f"{task.init.width}x{task.init.height}"
     found: dict[str, Any] = {"image": _resized(task.init.convert("RGB"), size), "width": size[0], "height": size[1]}
     if task.kind is RoundKind.INPAINT:
         if task.mask is None or task.mask.size != task.init.size:
             size_of = "none" if task.mask is None else f"{task.mask.width}x{task.mask.height}"
-            wanted = f"one as large as the picture, {given[0]}x{given[1]}"
+            wanted = f"one as large as the picture, {given}"
             raise PictureError(f"inpaint needs a mask, {wanted}; got {size_of}", field="mask")
         mask = task.mask.convert("L")
         if max(mask.tobytes()) < 128:
             raise PictureError("the mask is black: nothing would be made new; make white what should be", field="mask")
         found["mask_image"] = _resized(mask, size)
     return found
+
+
+def _size_like(image: Image.Image, width: int | None, height: int | None, multiple: int) -> tuple[int, int]:
+    """The size of what is made of a picture: the picture's own or one of the same shape, in steps of `multiple`."""
+    given = f"the picture is {image.width}x{image.height}"
+    if width is None and height is None:
+        size = image.width // multiple * multiple, image.height // multiple * multiple
+        if 0 in size:
+            raise PictureError(f"{given}; this pipeline makes sizes in steps of {multiple}", field="init")
+        return size
+    if width is None or height is None:
+        scale = width / image.width if width else (height or 0) / image.height
+        sides = (max(multiple, round(side * scale / multiple) * multiple) for side in image.size)
+        like = tuple(sides)
+        return width or like[0], height or like[1]
+    if abs(width / height * image.height / image.width - 1) > SAME_SHAPE:
+        raise OptionError(
+            f"options 'width', 'height': {width}x{height} would distort it, {given}; make one of them null, or both",
+            field="width",
+        )
+    return width, height
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

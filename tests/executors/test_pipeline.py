@@ -435,6 +435,21 @@ class TestOptions:
     def test_sizes_that_are_no_multiple(self, executor_of, family, width, multiple) -> None:
         self.refused(executor_of(family), generate([0], width=width), "width", f"multiples of {multiple}, got {width}")
 
+    def test_the_size_of_what_is_made_of_a_picture(self, executor_of, init, mask) -> None:
+        """Larger or smaller, of the picture's shape: one side is enough, and two must not distort it."""
+        wide = init.resize((96, 64))
+        for options, shape in (
+            ({"width": 48}, (32, 48, 3)),
+            ({"height": 96}, (96, 144, 3)),
+            ({"width": 48, "height": 32}, (32, 48, 3)),
+        ):
+            (made,) = pictures(executor_of("sd15"), refine([0], wide, mask.resize(wide.size), **options))
+            assert made.shape == shape
+        (made,) = pictures(executor_of("flux"), refine([0], wide, width=72))
+        assert made.shape == (48, 72, 3)
+        self.refused(executor_of("flux"), refine([0], wide, width=72, height=72), "width", "would distort it, .* 96x64")
+        self.refused(executor_of("flux"), refine([0], wide, width=73), "width", "multiples of 4, got 73")
+
     def test_a_size_of_its_own_for_each_side(self, sd15) -> None:
         (made,) = pictures(sd15, generate([0], width=48, height=24))
         assert made.shape == (24, 48, 3)

@@ -95,6 +95,18 @@ class TestForms:
         as_bin(folder)
         assert np.array_equal(picture(load(folder)), picture(load(saved)))
 
+    @pytest.mark.parametrize("variant", [None, "fp16"])
+    def test_weights_in_several_files(self, saved, tmp_path, variant) -> None:
+        direct = load(saved)
+        with quiet():
+            direct.pipeline.save_pretrained(tmp_path, max_shard_size="100KB", variant=variant)
+        assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
+        assert len(list((tmp_path / "text_encoder").glob("*.safetensors"))) > 1
+        assert np.array_equal(picture(load(tmp_path)), picture(direct))
+        next((tmp_path / "unet").glob("*-00002-of-*.safetensors")).unlink()
+        with pytest.raises(WeightsError, match=r"unet|00002"):
+            load(tmp_path)
+
     def test_a_variant_is_taken_where_there_is_nothing_else(self, folder, saved) -> None:
         """Half the numbers are gone with float16, so the picture is near; on a CPU it is computed in float32."""
         for path in (folder / UNET, folder / TEXT, folder / "vae" / Path(UNET).name):
