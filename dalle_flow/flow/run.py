@@ -57,8 +57,9 @@ def run_round(engine: LocalEngine, request: Request, preview_every: int = 0) -> 
         executor, seconds = engine.load(name)
         yield Started(name, seconds)
         for remark in (remark for prompt in prompts_of(request) for remark in executor.remarks(prompt)):
-            warnings.append(remark)
-            yield Warned(remark)
+            if remark not in warnings:  # several executors may know the same words
+                warnings.append(remark)
+                yield Warned(remark)
         for index, event in pictures(engine, name, request, task_of(request, options[name], preview_every)):
             if isinstance(event, Finished):
                 candidates[place, index] = event.candidate

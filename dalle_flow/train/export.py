@@ -33,7 +33,7 @@ def export_weights(shop: "Workshop") -> None:
 
 
 def export_codec(shop: "Workshop") -> None:
-    save_ours(shop.codec(), shop.work / "export" / "codec", dtype=torch.float16)
+    save_ours(shop.codec(), shop.work / "export" / "codec", int8=True, dtype=torch.float16)
 
 
 def export_dalle(shop: "Workshop") -> None:
