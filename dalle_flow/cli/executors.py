@@ -63,7 +63,9 @@ def _lines(name: str, entry: Mapping[str, Any]) -> list[str]:
             default = f"default {json.dumps(field['default'])}" if "default" in field else "required"
             rows.setdefault((option, field["allowed"], default, field.get("description", "")), []).append(round_)
     every = len(entry["rounds"]) or 1
+    wide = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for (option, allowed, default, description), kinds in sorted(rows.items(), key=lambda row: every - len(row[1])):
         which = "" if len(kinds) == every else f" ({', '.join(kinds)})"
-        lines.append(f"  {option:<20} {allowed:<24} {default:<16} {description}{which}".rstrip())
+        columns = zip((option, allowed, default), wide, strict=True)
+        lines.append("  ".join(["", *(f"{text:<{width}}" for text, width in columns), description + which]).rstrip())
     return lines

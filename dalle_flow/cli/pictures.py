@@ -26,14 +26,15 @@ def show(
     """Print the recipe inside a picture."""
     from ..deep_picture import decode_deep
     from ..images import picture_id, read_by, recipe_of
+    from ..types import as_any_depth
 
     image = read_by(decode_deep, file)
-    recipe = recipe_of(image)
+    recipe, identity = recipe_of(image), picture_id(as_any_depth(image))  # as recipes of what is made from it have it
     if as_json:
-        document = {"id": picture_id(image), "width": image.width, "height": image.height}
+        document = {"id": identity, "width": image.width, "height": image.height}
         print(json.dumps({**document, "recipe": json.loads(recipe.to_json())}, indent=2))
     else:
-        print("\n".join(_lines(image, recipe, picture_id(image))))
+        print("\n".join(_lines(image, recipe, identity)))
 
 
 def _lines(image: "Image.Image | Deep", recipe: "Recipe", identity: str) -> list[str]:

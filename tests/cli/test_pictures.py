@@ -64,6 +64,11 @@ class TestShow:
         if prompt.startswith("["):
             assert prompt in said.out, "nothing is taken for mark-up"
 
+    def test_the_id_is_that_of_the_pixels_however_they_are_kept(self, cli: Cli, picture: Path) -> None:
+        image = read_picture(picture)
+        picture.write_bytes(encode_png(image.quantize(256), recipe_of(image)))
+        assert json.loads(cli("show", str(picture), "--json").out)["id"] == picture_id(image)
+
     def test_needs_no_torch(self, command: Cli, picture: Path) -> None:
         said = command("show", str(picture), PYTHONPROFILEIMPORTTIME="1")
         assert said.returncode == 0
