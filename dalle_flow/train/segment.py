@@ -1,8 +1,10 @@
 """Training the segmenter: a decoder that reads off the trained CLIP where a thing is that a text names.
 
-Loss: cross-entropy per pixel, and Dice for queries of things that are there. CLIP is frozen; its copy is kept and
-exported with the decoder, so that the two fit whatever becomes of the ranker's CLIP. Pictures are enlarged to twice the
-side that CLIP was trained at: twice as many patches per side, each of half the size, and positions between the learnt.
+Loss: cross-entropy per pixel, Dice for queries of things that are there, and whether a thing is there, read off the
+surest pixels: a pixel's share of a mean is too small to teach that nothing is to be found. CLIP is frozen; its copy is
+kept and exported with the decoder, so that the two fit whatever becomes of the ranker's CLIP. Pictures are enlarged to
+twice the side that CLIP was trained at: twice as many patches per side, each of half the size, and positions between
+the learnt. (At 64 px the IoU was .73 after the 250 steps that gave .77 at 128.)
 
 Shapes: B pictures, Q queries per picture, T text length, S side of a rendered picture, H W of the logits.
 """
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     from .chain import Workshop
 
 QUERIES = 2  # per picture: decoding is cheap beside CLIP
-ABSENT = 0.22  # share of queries for what is not there
+ABSENT = 0.4  # share of queries for what is not there
+ABSENT_HELD_OUT = 0.22
+PRESENCE_WEIGHT = 0.3
+SUREST = 1 / 256  # share of the pixels that say whether the thing is there
 SMALLEST = 12  # pixels that must be seen of a thing that is asked for, in a picture of 64 x 64
 
 
@@ -118,7 +123,10 @@ class SegmentLesson(Lesson):
         cross = F.binary_cross_entropy_with_logits(logits, wanted)
         there = batch.masks.sum((1, 2)) > 0  # (B*Q,)
         dice = 1 - overlap(logits.sigmoid(), wanted)[there].mean() if there.any() else logits.new_zeros(())
-        return cross + dice, {"cross": float(cross.detach()), "dice": float(dice.detach())}
+        surest = logits.flatten(1).topk(max(1, round(SUREST * logits[0].numel()))).values.mean(1)  # (B*Q,)
+        presence = F.binary_cross_entropy_with_logits(surest, there.float())
+        parts = {"cross": cross, "dice": dice, "presence": presence}
+        return cross + dice + PRESENCE_WEIGHT * presence, {name: float(part.detach()) for name, part in parts.items()}
 
     def logits(self, model: CLIPSeg, batch: Searches) -> Tensor:
         """(B*Q, H, W)."""
@@ -136,7 +144,7 @@ class SegmentLesson(Lesson):
         empty: list[bool] = []
         dice = Dice(np.random.default_rng(0))
         for indices in torch.split(torch.arange(min(384, len(self.held_out))), 64):
-            batch = self.searches(self.held_out, indices, dice, ABSENT)
+            batch = self.searches(self.held_out, indices, dice, ABSENT_HELD_OUT)
             logits = F.interpolate(self.logits(model, batch)[:, None], batch.masks.shape[-2:], mode="nearest-exact")
             found, wanted = logits[:, 0] > 0, batch.masks > 0  # (B*Q, S, S)
             both, either = (found & wanted).sum((1, 2)), (found | wanted).sum((1, 2))
