@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from pydantic import Field
 from torch import Tensor
 
@@ -134,6 +133,8 @@ class Glid3Generator(DiffusionExecutor):
 
     @classmethod
     def tiny(cls) -> Self:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
         tokenizer = DalleTokenizer.of_bytes(max_length=24)
         unet = LatentUNetConfig(
             channels=(8, 16), attention=(True, True), res_blocks=1, heads=2, norm_groups=4, context_width=16,

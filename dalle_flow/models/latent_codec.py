@@ -7,14 +7,16 @@ Shapes: B batch, C latent channels, h w latent grid, H W pixels; H = h * downsca
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
 from .vqgan import VQGAN
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 LOG_VARIANCE = (-30.0, 20.0)  # what CompVis clamps the posterior's log variance to
 
@@ -35,7 +37,7 @@ class LatentCodec(ABC, nn.Module):
 
 
 class KLCodec(LatentCodec):
-    def __init__(self, autoencoder: AutoencoderKL):
+    def __init__(self, autoencoder: "AutoencoderKL"):
         super().__init__()
         self.autoencoder = autoencoder
         config: Any = autoencoder.config

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 
@@ -45,6 +44,9 @@ class LatentUNetConfig:
 class LatentUNet(nn.Module):
     def __init__(self, config: LatentUNetConfig | None = None):
         super().__init__()
+        # Here, not above: it takes 2.5 s, and commands that only look at an executor's options need none of it.
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
         self.config = config = config or LatentUNetConfig()
         down = [("CrossAttnDownBlock2D" if a else "DownBlock2D") for a in config.attention]
         up = [("CrossAttnUpBlock2D" if a else "UpBlock2D") for a in reversed(config.attention)]

@@ -11,6 +11,6 @@
     transformers_folder.py                                  folders with config.json, of SigLIP and others
 
 `plan.py` says how our tensors are cut out of any of them, `convert.py` rewrites any as ours, `index.py` knows the
-published ones by name, `fetch.py` gets and verifies them (`sources.py`: from the hub with `hub.py`, from anywhere else with
-`https.py`, out of archives with `archive.py`), `lock.py` notes their hashes.
+published ones by name, `fetch.py` gets and verifies them (`sources.py`: from the hub with `hub.py`, from anywhere else
+with `https.py`, out of archives with `archive.py`), `lock.py` notes their hashes.
 """

@@ -15,10 +15,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from ..errors import WeightsError
 from ..models.latent_codec import KLCodec, LatentCodec, VQCodec
@@ -31,6 +30,9 @@ from .ours import is_ours
 from .plan import Piece, Stored, shapes_of
 from .safetensors_file import read_safetensors
 from .torch_file import read_torch
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 PICKLED_MODULE = (
     "ldm.",
@@ -138,13 +140,15 @@ def open_latent_text(path: Path) -> Checkpoint[LatentTextEncoder]:
     return checked(path, Checkpoint("glid3", on_meta(LatentTextEncoder, config), stored, plan, (path,)))
 
 
-def open_kl(path: Path, *, norm_groups: int | None = None) -> Checkpoint[AutoencoderKL]:
+def open_kl(path: Path, *, norm_groups: int | None = None) -> "Checkpoint[AutoencoderKL]":
     """An autoencoder from a file, without reading the weights."""
     stored = {k: v for k, v in _stored(path, "autoencoder").items() if not k.startswith(TRAINING_ONLY)}
     given = {} if norm_groups is None else {"norm_groups": norm_groups}
     groups = _beside(path, ("norm_groups",), given).get("norm_groups", KL_NORM_GROUPS)
     arguments = kl_sizes(path, shapes_of(stored)).config(groups)
     taken, plan = plan_kl(stored)
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # heavy: see models/latent_unet.py
+
     with torch.device("meta"), NoInit():
         model = AutoencoderKL(**arguments)
     return checked(path, Checkpoint("glid3", model, taken, plan, (path,)))
