@@ -58,7 +58,7 @@ class LocalEngine:
         _check_roles(name, executor_class(entry.uses), entry.weights)
         _check_options(name, executor_class(entry.uses), entry.options)
         for role, path in entry.weights.items():
-            if not path.exists():
+            if not executor_class(entry.uses).can_find(path):
                 raise WeightsError(
                     f"{name}: no weights at {path}; say where with {role}=PATH, or see 'dalle-flow weights --help'"
                 )

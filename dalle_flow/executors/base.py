@@ -148,6 +148,11 @@ class Executor(ABC):
         """Read the weights; slow, once. WeightsError when they are missing, damaged or of another model."""
 
     @classmethod
+    def can_find(cls, path: Path) -> bool:
+        """Whether there may be weights at that path. An executor that also takes names of a hub says so here."""
+        return path.exists()
+
+    @classmethod
     @abstractmethod
     def tiny(cls) -> Self:
         """The real classes at toy size with random weights and no files, for tests."""

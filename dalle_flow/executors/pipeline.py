@@ -71,6 +71,11 @@ class PipelineGenerator(Executor):
         self._by_kind: dict[RoundKind, Any] = {}
 
     @classmethod
+    def can_find(cls, path: Path) -> bool:
+        """Also names of the hub: whether there is such a one, loading says."""
+        return path.exists() or hub_name(path) is not None
+
+    @classmethod
     def load(cls, weights: Mapping[str, Path], device: str) -> Self:
         path = weights["pipeline"]
         if name := hub_name(path):

@@ -24,6 +24,7 @@ from ..models.subprompts import parse_subprompts
 from ..types import Kind, RoundKind
 from ..weights.diffusers_folder import is_stepped_here
 from ..weights.identity import weights_id
+from ..weights.pipeline_hub import fetch_pipeline, hub_name
 from ..weights.stable_diffusion import StableDiffusion, load_stable_diffusion
 from .base import Done, Output, StrictOptions, Task
 from .diffusion import DiffusionExecutor, checked_size, needs_picture
@@ -68,7 +69,14 @@ class StableGenerator(DiffusionExecutor):
         self._rows: WeakValueDictionary[RowKey, Row] = WeakValueDictionary()
 
     @classmethod
+    def can_find(cls, path: Path) -> bool:
+        """Also names of the hub: whether there is such a one, loading says."""
+        return path.exists() or hub_name(path) is not None
+
+    @classmethod
     def load(cls, weights: Mapping[str, Path], device: str) -> Self:
+        if name := hub_name(weights["stable"]):
+            weights = {**weights, "stable": fetch_pipeline(*name)}
         path = weights["stable"]
         if (path / "model_index.json").is_file() and not is_stepped_here(path):
             from .stable_pipeline import load_other

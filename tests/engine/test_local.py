@@ -112,3 +112,11 @@ def test_a_device_that_is_not_here(device: str) -> None:
         with pytest.raises(UsageError, match=rf"noise: no device '{device}' here; there is: cpu") as caught:
             ask("noise")
         assert caught.value.field == "device"
+
+
+def test_an_executor_may_take_names_that_are_no_paths() -> None:
+    """`hub:OWNER/NAME` is found when it is loaded; a path that is not there is refused before."""
+    for uses, role in (("pipeline", "pipeline"), ("stable", "stable")):
+        LocalEngine({"x": ExecutorPlan("x", uses, {role: Path("hub:somebody/something")})}).check("x")
+        with pytest.raises(WeightsError, match="no weights at nowhere/at/all"):
+            LocalEngine({"x": ExecutorPlan("x", uses, {role: Path("nowhere/at/all")})}).check("x")
