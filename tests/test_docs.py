@@ -12,8 +12,8 @@ import typer.main
 
 from dalle_flow.cli.app import app
 from dalle_flow.cli.reference import reference
-from dalle_flow.flow.plan import read_plan
-from dalle_flow.registry import BUILT_IN, executor_class
+from dalle_flow.flow.plan import named_flows
+from dalle_flow.registry import BUILT_IN, executor_class, executor_names
 from dalle_flow.settings import SETTINGS
 from dalle_flow.weights.index import index
 
@@ -39,6 +39,11 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     return command, words
+
+
+def all_roles(uses: str) -> tuple[str, ...]:
+    executor = executor_class(uses)
+    return (*executor.roles, *executor.optional_roles)
 
 
 class TestReadme:
@@ -116,13 +121,17 @@ class TestEveryPage:
             assert given <= known, (words, given - known)
 
     def test_named_weights_and_roles_exist(self, page: Path) -> None:
-        roles = {role for plan in read_plan().executors.values() for role in plan.weights}
+        roles = {role for uses in executor_names() for role in all_roles(uses)}
         for words in command_lines(page.read_text(encoding="utf-8")):
+            pairs = list(pairwise(words))
+            flows = {value for option, value in pairs if option == "--flow"}
+            assert {flow for flow in flows if "/" not in flow and "." not in flow} <= set(named_flows()), words
             if words[:2] == ["weights", "fetch"]:
-                assert set(words[2:]) <= set(index()), words
-            for option, value in pairwise(words):
-                if option == "--weights":
-                    assert value.split("=")[0] in roles, words
+                named = {word for word in words[2:] if not word.startswith("-")}
+                assert named - flows <= set(index()), words
+            for option, value in pairs:
+                if option == "--weights" and "=" in value:  # without a role: the executor's first
+                    assert value.split("=")[0].rpartition(".")[2] in roles, words
 
     def test_speaks_of_the_project_alone(self, page: Path) -> None:
         text = page.read_text(encoding="utf-8")
