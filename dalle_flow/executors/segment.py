@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -55,6 +55,9 @@ class SegmentExecutor(Executor):
         )
         adaptive_thresh_c: float = Field(
             2.0, ge=-255, le=255, description="adaptive: how much less sure than its window a found pixel may be"
+        )
+        grow_px: int = Field(
+            0, ge=0, le=64, description="pixels by which what is found is made larger, so that inpainting leaves no rim"
         )
         invert: bool = Field(False, description="white where the prompt is not")
         relative: bool = Field(
@@ -133,6 +136,8 @@ class SegmentExecutor(Executor):
                 c=options.adaptive_thresh_c,
             )
             found = as_large_as(mask, *image.size)
+            if options.grow_px:
+                found = found.filter(ImageFilter.MaxFilter(2 * options.grow_px + 1))
             slot.step = slot.of
             yield Done(slot, ImageOps.invert(found) if options.invert else found)
 

@@ -134,6 +134,19 @@ def test_what_is_not_there_gives_a_black_mask_unless_it_is_relative(
     assert masks(segmenter, pictures(1), relative=True)[0].max() == 255
 
 
+def test_growing_adds_a_rim(segmenter: SegmentExecutor) -> None:
+    image = pictures(1)
+    most = int(np.percentile(masks(segmenter, image, thresholding_type="none")[0], 90))
+    found = masks(segmenter, image, binary_thresh_strength=most)[0] > 0
+    grown = masks(segmenter, image, binary_thresh_strength=most, grow_px=2)[0] > 0
+    around = np.zeros_like(found)
+    for y, x in zip(*np.nonzero(found), strict=True):
+        around[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = True
+    assert found.any()
+    assert not found.all()
+    assert np.array_equal(grown, around)
+
+
 @pytest.mark.parametrize(
     ("options", "field", "message"),
     [
