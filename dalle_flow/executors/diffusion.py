@@ -32,6 +32,7 @@ from .pasting import fitted, latent_mask, pasted, to_pixels
 
 MOST_PICTURES = 32  # at once: a slot holds little more than its latents
 CELLS_AT_ONCE = 2**24  # latent cells times rows times the finest level's channels that go through the UNet at a time
+MOST_PX = 2048  # a side: more is a typo, or a strip of a picture
 PREVIEW_PX = 128  # previews are at most about so large
 
 
@@ -82,8 +83,13 @@ class DiffusionExecutor(Executor):
         """Width and height in pixels at which the task is computed."""
 
     @abstractmethod
-    def predict(self, latents: Tensor, queries: Sequence[Query], conditions: Sequence[Any], kept: Tensor) -> Tensor:
-        """The noise in each row: (R, C, h, w) -> (R, C, h, w). `kept` is (R, C, h, w), zeros where nothing is shown."""
+    def predict(
+        self, latents: Tensor, queries: Sequence[Query], conditions: Sequence[Any], kept: Tensor | None
+    ) -> Tensor:
+        """What the UNet finds in each row, as noise: (R, C, h, w) -> (R, C, h, w).
+
+        `kept` is what each row is shown of its picture; None: these rows are shown none.
+        """
 
     def admit(self, task: Task) -> Sequence[DiffusionSlot]:
         size = self.size(task)
@@ -146,12 +152,12 @@ class DiffusionExecutor(Executor):
             yield Preview(slot, self._preview(clean))
 
     def _batches(self, slots: Sequence[DiffusionSlot]) -> Iterator[list[DiffusionSlot]]:
-        """Slots whose latents have one shape, as many as the UNet may have at a time."""
-        by_shape: dict[torch.Size, list[DiffusionSlot]] = defaultdict(list)
+        """Slots with latents of one shape, all shown a picture or none, as many as the UNet may have at a time."""
+        kinds: dict[tuple[torch.Size, bool], list[DiffusionSlot]] = defaultdict(list)
         for slot in slots:
             assert slot.query is not None
-            by_shape[slot.query.latents.shape].append(slot)
-        for (_, height, width), alike in by_shape.items():
+            kinds[slot.query.latents.shape, slot.kept is None].append(slot)
+        for ((_, height, width), _), alike in kinds.items():
             rows = max(len(slot.conditions) for slot in alike)
             at_once = max(1, CELLS_AT_ONCE // (height * width * self.cells_per_row * rows))
             for start in range(0, len(alike), at_once):
@@ -161,8 +167,8 @@ class DiffusionExecutor(Executor):
         """The guided noise estimate (C, h, w) of each slot's query."""
         rows = [(slot, slot.query, condition) for slot in slots for condition in slot.conditions if slot.query]
         latents = torch.stack([query.latents for _, query, _ in rows])  # (R, C, h, w)
-        nothing = torch.zeros_like(latents[0])
-        kept = torch.stack([nothing if slot.kept is None else slot.kept for slot, _, _ in rows])  # (R, C, h, w)
+        shown = [slot.kept for slot, _, _ in rows if slot.kept is not None]  # of all rows, or of none
+        kept = torch.stack(shown) if shown else None  # (R, C, h, w), or as many channels as the UNet is shown
         found = self.predict(latents, [query for _, query, _ in rows], [c for _, _, c in rows], kept)
         parts = torch.split(found, [len(slot.conditions) for slot in slots])
         return [self._guided(part, slot.weights) for part, slot in zip(parts, slots, strict=True)]
@@ -220,14 +226,28 @@ def slerp(one: Tensor, other: Tensor, position: float) -> Tensor:
 
 
 def checked_size(width: int | None, height: int | None, own: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The size asked for, `own` where nothing is said. OptionError where the UNet cannot have it."""
+    """The size asked for, `own` where nothing is said; where one side is said, the other follows `own`'s shape.
+
+    Raises:
+        OptionError: a side that is no multiple of `multiple`, which the UNet cannot have, or longer than MOST_PX.
+    """
     found = (width or own[0], height or own[1])
+    if (width is None) != (height is None):  # one side: keep the shape
+        said, free = (0, 1) if height is None else (1, 0)
+        other = max(multiple, round(found[said] * own[free] / own[said] / multiple) * multiple)
+        found = (found[0], other) if free else (other, found[1])
     for name, value in zip(("width", "height"), found, strict=True):
         if value % multiple:
             near = sorted({max(multiple, value // multiple * multiple), -(-value // multiple) * multiple})
             raise OptionError(
                 f"{name} must be a multiple of {multiple} for these weights, got {value}; "
                 f"near are {' and '.join(map(str, near))}",
+                field=name,
+            )
+        if value > MOST_PX:
+            raise OptionError(
+                f"{name} would be {value}; at most {MOST_PX} is allowed. Say width and height, or give a picture of "
+                "another shape",
                 field=name,
             )
     return found

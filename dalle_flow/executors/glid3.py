@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..errors import OptionError, WeightsError
 from ..models.clip import CLIP
 from ..models.diffusion_schedule import Schedule, ddim_timesteps, spread_timesteps
 from ..models.latent_codec import KLCodec, LatentCodec
@@ -35,7 +35,7 @@ from ..weights.glid3 import load_latent_codec, load_latent_text, load_latent_une
 from ..weights.identity import weights_id
 from .base import StrictOptions, Task
 from .clip import clip_tokenizer
-from .diffusion import DiffusionExecutor, checked_size, size_like, slerp, start_index
+from .diffusion import DiffusionExecutor, DiffusionSlot, checked_size, size_like, slerp, start_index
 from .unread import unread
 
 PROMPTS_KEPT = 64  # text states of the last prompts; a published one takes 0.4 MB
@@ -98,6 +98,8 @@ class Glid3Generator(DiffusionExecutor):
         clip: Clip | None = None,
         inpaint: LatentUNet | None = None,
     ):
+        if inpaint is not None and not inpaint.config.sees_picture:
+            raise WeightsError("the weights for 'inpaint' take no picture beside the latents; give inpaint.pt")
         for one in (unet, *([inpaint] if inpaint else [])):
             _check_fit(one.config, text.config, codec, tokenizer, clip)
         self.unet, self.text, self.codec, self.tokenizer, self.clip = unet, text, codec, tokenizer, clip
@@ -170,6 +172,15 @@ class Glid3Generator(DiffusionExecutor):
             options.width, options.height, own if task.init is None else size_like(task.init, own, multiple), multiple
         )
 
+    def admit(self, task: Task) -> Sequence[DiffusionSlot]:
+        options = task.options
+        assert isinstance(options, self.Options)
+        if options.eta and options.sampler != "ddim":
+            raise OptionError(f"eta says nothing to the sampler {options.sampler!r}; only ddim reads it", field="eta")
+        if options.negative_prompt is not None and options.guidance_scale == 1:
+            raise OptionError("negative_prompt says nothing where guidance_scale is 1", field="negative_prompt")
+        return super().admit(task)
+
     def conditions(self, task: Task, index: int) -> tuple[tuple[Condition, ...], tuple[float, ...]]:
         options = task.options
         assert isinstance(options, self.Options)
@@ -196,12 +207,14 @@ class Glid3Generator(DiffusionExecutor):
             return ddpm(start, schedule, index, noise), index + 1
         return plms(start, schedule, index), plms_queries(index)
 
-    def predict(self, latents: Tensor, queries: Sequence[Query], conditions: Sequence[Any], kept: Tensor) -> Tensor:
-        unet = self.inpaint if self.inpaint is not self.unet and bool(kept.any()) else self.unet
+    def predict(
+        self, latents: Tensor, queries: Sequence[Query], conditions: Sequence[Any], kept: Tensor | None
+    ) -> Tensor:
+        unet = self.unet if kept is None else self.inpaint
         timesteps = torch.tensor([query.timestep for query in queries], device=latents.device)  # (R,)
         context = torch.stack([c.context for c in conditions])  # (R, T, D)
         vector = torch.stack([c.vector for c in conditions]) if unet.config.clip_width else None  # (R, E)
-        found = unet(latents, timesteps, context, vector, kept if unet.config.sees_picture else None)  # (R, C, h, w)
+        found = unet(latents, timesteps, context, vector, kept)  # (R, C, h, w)
         if unet.config.prediction == "epsilon":
             return cast(Tensor, found)
         signal = torch.tensor([query.signal for query in queries], device=latents.device)[:, None, None, None]

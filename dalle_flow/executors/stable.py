@@ -149,10 +149,12 @@ class StableGenerator(DiffusionExecutor):
         stepped = SAMPLERS[options.sampler](latents, sigmas, noise)
         return self.table.queries(stepped), evaluations(options.sampler, len(sigmas) - 1)
 
-    def predict(self, latents: Tensor, queries: Sequence[Query], conditions: Sequence[Any], kept: Tensor) -> Tensor:
+    def predict(
+        self, latents: Tensor, queries: Sequence[Query], conditions: Sequence[Any], kept: Tensor | None
+    ) -> Tensor:
         timesteps = torch.tensor([query.timestep for query in queries], device=latents.device)  # (R,)
         context = torch.stack([condition.context for condition in conditions])  # (R, T, D)
-        seen = torch.cat([latents, kept], 1) if self.sees_picture else latents  # (R, C or 2C + 1, h, w)
+        seen = latents if kept is None else torch.cat([latents, kept], 1)  # (R, C or 2C + 1, h, w)
         added = None
         if self.is_xl:
             height, width = (side * self.codec.downscale for side in latents.shape[2:])

@@ -38,6 +38,8 @@ class StableInterpolateOptions(StableOptions):
 
 def check_options(options: StrictOptions) -> None:
     """Refuse an option that would not be read."""
+    if isinstance(options, StableOptions) and options.negative_prompt is not None and options.guidance_scale == 1:
+        raise OptionError("negative_prompt says nothing where guidance_scale is 1", field="negative_prompt")
     if isinstance(options, StableInterpolateOptions) and not options.resample_prior:
         usual = StableInterpolateOptions.model_fields["strength"].default
         if options.strength != usual:

@@ -1,6 +1,7 @@
 """Refining, inpainting and interpolating by latent diffusion, on a model of toy size."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,74 @@ class TestWeights:
         roles = dict.fromkeys(("unet", "text", "codec"), tmp_path / "text")
         with pytest.raises(WeightsError, match="holds a LatentTextEncoder, expected a LatentUNet"):
             Glid3Generator.load(roles, "cpu")
+
+
+class TestSeveralAtOnce:
+    @staticmethod
+    def with_inpaint_unet() -> Glid3Generator:
+        """Another UNet for inpainting than for the rest."""
+        glid3 = Glid3Generator.tiny()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            other = type(glid3.unet)(glid3.unet.config).eval().requires_grad_(False)
+        parts = (glid3.unet, glid3.text, glid3.codec, glid3.tokenizer, "tiny")
+        return Glid3Generator(*parts, inpaint=other)
+
+    @pytest.mark.parametrize("kind", list(Glid3Generator.verbs))
+    def test_a_picture_is_the_same_beside_every_other_kind_of_round(self, kind: RoundKind) -> None:
+        """An inpainted neighbour once lent its UNet to all others of its size."""
+        glid3, init = self.with_inpaint_unet(), picture(16, 16)
+        mask = TestInpaint.mask(16, 16)
+        tasks = {
+            RoundKind.GENERATE: {},
+            RoundKind.REFINE: {"init": init},
+            RoundKind.INPAINT: {"init": init, "mask": mask},
+            RoundKind.INTERPOLATE: {"prompt_to": "a blue moon", "of": 3},
+        }
+        alone = drawn(glid3, kind, seeds=(5,), **tasks[kind])[0]
+        made = {
+            k: Task("a cat", glid3.verbs[k].parse(FEW), seeds=(5,), kind=k, **fields)  # type: ignore[arg-type]
+            for k, fields in tasks.items()
+        }
+        active = [slot for task in made.values() for slot in glid3.admit(task)]
+        found = {}
+        while active:
+            done = [output for output in glid3.step(active) if isinstance(output, Done)]
+            found |= {output.slot.task.kind: output.result for output in done}
+            active = [slot for slot in active if slot not in [output.slot for output in done]]
+        assert np.abs(np.asarray(found[kind], np.int16) - alone).max() <= 2
+
+    def test_inpainting_all_of_it_uses_the_inpainting_unet(self) -> None:
+        glid3, init = self.with_inpaint_unet(), picture(16, 16)
+        white = Image.new("L", (16, 16), 255)
+        inpainted = drawn(glid3, RoundKind.INPAINT, init=init, mask=white)[0]
+        generated = drawn(glid3, RoundKind.GENERATE)[0]
+        assert np.abs(inpainted - generated).max() > 2
+
+    def test_an_inpainting_unet_that_sees_nothing_is_refused(self) -> None:
+        glid3 = Glid3Generator.tiny()
+        blind = type(glid3.unet)(replace(glid3.unet.config, sees_picture=False))
+        with pytest.raises(WeightsError, match=r"give inpaint\.pt"):
+            Glid3Generator(glid3.unet, glid3.text, glid3.codec, glid3.tokenizer, "x", inpaint=blind)
+
+
+class TestOptionsThatSayNothing:
+    @pytest.mark.parametrize(
+        ("options", "field"),
+        [
+            ({"sampler": "plms", "eta": 0.5}, "eta"),
+            ({"guidance_scale": 1.0, "negative_prompt": "a dog"}, "negative_prompt"),
+        ],
+    )
+    def test_are_refused(self, glid3: Glid3Generator, options: dict[str, Any], field: str) -> None:
+        with pytest.raises(OptionError) as caught:
+            drawn(glid3, RoundKind.GENERATE, options=options)
+        assert caught.value.field == field
+
+    def test_one_side_keeps_the_shape(self, glid3: Glid3Generator) -> None:
+        found = drawn(glid3, RoundKind.REFINE, init=picture(90, 45), options={"width": 32})[0]
+        assert found.shape == (16, 32, 3)
+
+    def test_a_strip_is_refused(self, glid3: Glid3Generator) -> None:
+        with pytest.raises(OptionError, match="at most 2048"):
+            drawn(glid3, RoundKind.REFINE, init=picture(8000, 1), options={"height": 64})
