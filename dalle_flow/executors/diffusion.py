@@ -225,17 +225,22 @@ def slerp(one: Tensor, other: Tensor, position: float) -> Tensor:
     return (torch.sin((1 - position) * angle) * one + torch.sin(position * angle) * other) / torch.sin(angle)
 
 
-def checked_size(width: int | None, height: int | None, own: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The size asked for, `own` where nothing is said; where one side is said, the other follows `own`'s shape.
+def checked_size(
+    width: int | None, height: int | None, own: tuple[int, int], multiple: int, *, like_picture: bool = False
+) -> tuple[int, int]:
+    """The size asked for, `own` where nothing is said.
+
+    Args:
+        like_picture: `own` has the shape of a given picture; where one side is said, the other keeps that shape.
 
     Raises:
         OptionError: a side that is no multiple of `multiple`, which the UNet cannot have, or longer than MOST_PX.
     """
+    if like_picture and width and not height:
+        height = max(multiple, round(width * own[1] / own[0] / multiple) * multiple)
+    elif like_picture and height and not width:
+        width = max(multiple, round(height * own[0] / own[1] / multiple) * multiple)
     found = (width or own[0], height or own[1])
-    if (width is None) != (height is None):  # one side: keep the shape
-        said, free = (0, 1) if height is None else (1, 0)
-        other = max(multiple, round(found[said] * own[free] / own[said] / multiple) * multiple)
-        found = (found[0], other) if free else (other, found[1])
     for name, value in zip(("width", "height"), found, strict=True):
         if value % multiple:
             near = sorted({max(multiple, value // multiple * multiple), -(-value // multiple) * multiple})

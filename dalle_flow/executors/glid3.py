@@ -167,10 +167,10 @@ class Glid3Generator(DiffusionExecutor):
         assert isinstance(options, self.Options)
         config = self.unet.config
         multiple = self.codec.downscale * 2 ** (len(config.channels) - 1)
-        own = (config.size_px, config.size_px)
-        return checked_size(
-            options.width, options.height, own if task.init is None else size_like(task.init, own, multiple), multiple
-        )
+        own, given = (config.size_px, config.size_px), task.init is not None
+        if task.init is not None:
+            own = size_like(task.init, own, multiple)
+        return checked_size(options.width, options.height, own, multiple, like_picture=given)
 
     def admit(self, task: Task) -> Sequence[DiffusionSlot]:
         options = task.options

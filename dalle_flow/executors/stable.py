@@ -105,7 +105,8 @@ class StableGenerator(DiffusionExecutor):
         options, own = cast(StableOptions, task.options), (self.size_px, self.size_px)
         if task.init is not None:
             own = size_of_picture(task.init, self.size_px, self.codec.downscale)
-        return checked_size(options.width, options.height, own, self.codec.downscale)
+        given = task.init is not None
+        return checked_size(options.width, options.height, own, self.codec.downscale, like_picture=given)
 
     @torch.inference_mode()
     def admit(self, task: Task) -> Sequence[StableSlot]:
