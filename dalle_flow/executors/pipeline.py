@@ -24,6 +24,7 @@ from ..weights.identity import weights_id
 from ..weights.pipeline_files import read_pipeline
 from ..weights.pipeline_hub import fetch_pipeline, hub_name
 from .base import Done, Executor, Output, Preview, Slot, StrictOptions, Task
+from .pasting import pasted
 from .pipeline_call import PipelineCall, Stepped
 from .pipeline_load import add_lora, load_pipeline
 from .pipeline_options import (
@@ -47,7 +48,6 @@ class PipelineSlot(Slot):
     call: PipelineCall | None = None  # none once it is done or dropped
     pipeline: Any = None  # the call's own: its scheduler and state around the networks of all
     size: tuple[int | None, int | None] = (None, None)  # width and height that were asked for, where they were
-    kept: tuple[Image.Image, Image.Image] | None = None  # inpaint: the picture, and the mask of what is made new
     lora_scale: float = 1.0
 
 
@@ -82,8 +82,8 @@ class PipelineGenerator(Executor):
             path = fetch_pipeline(*name)
         files = read_pipeline(path, weights.get("config"))
         pipeline = load_pipeline(files, device)
-        lora = [add_lora(pipeline, weights["lora"])] if "lora" in weights else []
-        return cls(pipeline, weights_id([*files.files, *lora]))
+        lora = {"lora": [add_lora(pipeline, weights["lora"])]} if "lora" in weights else {}
+        return cls(pipeline, weights_id({**files.by_part, **lora}))
 
     @classmethod
     def tiny(cls) -> Self:
@@ -141,13 +141,12 @@ class PipelineGenerator(Executor):
         if hasattr(own, "scheduler"):
             with quiet():
                 own.scheduler = scheduler_for(pipeline, options.scheduler)
-        init, mask = arguments.get("image"), arguments.get("mask_image")
+        init = arguments.get("image")
         slot = PipelineSlot(
             task,
             task.first + index,
             pipeline=own,
             size=init.size if init else (arguments.get("width"), arguments.get("height")),
-            kept=(init, mask) if init and mask else None,
             lora_scale=1.0 if options.lora_scale is None else options.lora_scale,
         )
         self._use_lora_of(slot)
@@ -205,12 +204,12 @@ def _check_finite(slot: PipelineSlot, last: Stepped) -> None:
 
 
 def _finished(slot: PipelineSlot, image: Image.Image) -> Image.Image:
-    """The picture as RGB; where a mask is black, the picture that was given, to the last bit."""
+    """The picture as RGB; an inpainted one as large as the given picture, and that to the pixel where it is kept."""
     image = image.convert("RGB")
     if any(asked not in (None, made) for asked, made in zip(slot.size, image.size, strict=True)):
         name, (width, height) = type(slot.pipeline).__name__, slot.size
         raise FailureError(f"{name} made {image.width}x{image.height} where {width}x{height} was asked for")
-    if slot.kept:
-        init, mask = slot.kept
-        image = Image.composite(image, init, mask)
+    if slot.task.init is not None and slot.task.mask is not None:
+        # With what was given and not with what was put to the pipeline, which may have been resized.
+        return pasted(image, slot.task.init, slot.task.mask)
     return image

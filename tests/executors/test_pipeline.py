@@ -160,6 +160,18 @@ class TestFamily:
             assert distance(made[:, : SIDE // 2], given[:, : SIDE // 2]) > NEAR
         assert distance(first, second) > NEAR
 
+    def test_inpainting_keeps_a_picture_of_any_size(self, executor_of, family, init) -> None:
+        """45 x 37 is no multiple of anything: it is resized for the pipeline, and what is kept must not show that."""
+        given = init.resize((45, 37))
+        mask = Image.new("L", given.size)
+        mask.paste(255, (0, 0, 20, 37))
+        size = {"width": 48} if family == "sdxl" else {}  # diffusers' SDXL inpaints multiples of 8 alone, toys too
+        (made,) = pictures(executor_of(family), refine([0], given, mask, strength=1.0, **size))
+        assert made.shape == (37, 45, 3)
+        old = np.asarray(given, np.int16)
+        assert distance(made[:, 20:], old[:, 20:]) == 0
+        assert distance(made[:, :20], old[:, :20]) > NEAR
+
     def test_rounds_share_the_networks(self, executor_of, family, init, mask) -> None:
         executor = executor_of(family)
         pictures(executor, refine([0], init))
@@ -435,7 +447,7 @@ class TestOptions:
     def test_sizes_that_are_no_multiple(self, executor_of, family, width, multiple) -> None:
         self.refused(executor_of(family), generate([0], width=width), "width", f"multiples of {multiple}, got {width}")
 
-    def test_the_size_of_what_is_made_of_a_picture(self, executor_of, init, mask) -> None:
+    def test_the_size_of_what_is_made_of_a_picture(self, executor_of, init) -> None:
         """Larger or smaller, of the picture's shape: one side is enough, and two must not distort it."""
         wide = init.resize((96, 64))
         for options, shape in (
@@ -443,12 +455,22 @@ class TestOptions:
             ({"height": 96}, (96, 144, 3)),
             ({"width": 48, "height": 32}, (32, 48, 3)),
         ):
-            (made,) = pictures(executor_of("sd15"), refine([0], wide, mask.resize(wide.size), **options))
+            (made,) = pictures(executor_of("sd15"), refine([0], wide, **options))
             assert made.shape == shape
         (made,) = pictures(executor_of("flux"), refine([0], wide, width=72))
         assert made.shape == (48, 72, 3)
         self.refused(executor_of("flux"), refine([0], wide, width=72, height=72), "width", "would distort it, .* 96x64")
         self.refused(executor_of("flux"), refine([0], wide, width=73), "width", "multiples of 4, got 73")
+
+    @pytest.mark.parametrize("width", [48, 144])
+    def test_inpainting_at_another_size_gives_the_picture_back_at_its_own(self, sd15, init, mask, width) -> None:
+        """And does work at that size: what is new is not what it is at the picture's own."""
+        wide, half = init.resize((96, 64)), mask.resize((96, 64))
+        (made,) = pictures(sd15, refine([0], wide, half, width=width))
+        given = np.asarray(wide, np.int16)
+        assert made.shape == given.shape
+        assert distance(made[:, 48:], given[:, 48:]) == 0
+        assert distance(made, pictures(sd15, refine([0], wide, half))[0]) > NEAR
 
     def test_a_size_of_its_own_for_each_side(self, sd15) -> None:
         (made,) = pictures(sd15, generate([0], width=48, height=24))
