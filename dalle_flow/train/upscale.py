@@ -1,7 +1,7 @@
-"""Training the upscaler: four times as large, sharp, and free of what the codec does to a picture.
+"""Training the upscaler: four times as large, sharp where the picture is, and without the pixels it came from.
 
 The large pictures are scenes rendered large. Half of the small ones are these made smaller; the other half went
-through the codec after that, as every generated picture did, so that its traces are taken off and not enlarged.
+through the codec after that, as every generated picture did, so that its traces are not made worse.
 
 Shapes: B batch, H W pixels of the small pictures; the large ones are 4H x 4W.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -81,7 +82,11 @@ class UpscaleLesson(Lesson):
         self.model: SRVGG = SRVGG(upscale_config())
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Crops of small pictures (B, 3, H, W), every other one through the codec, and of their large ones."""
+        """Crops of small pictures (B, 3, H, W), every other one through the codec, and of what they are to become.
+
+        That is the scene rendered large; for every other one of those through the codec the picture itself, enlarged
+        smoothly: what the codec has lost nobody can know, and a soft picture must not show the pixels it came from.
+        """
         pairs = self.pairs
         number, height, width, _ = pairs.small.shape
         crop = min(CROP, height, width)
@@ -95,7 +100,9 @@ class UpscaleLesson(Lesson):
             small.append(source[row, top : top + crop, left : left + crop])
             down, across = slice(top * SCALE, (top + crop) * SCALE), slice(left * SCALE, (left + crop) * SCALE)
             large.append(pairs.large[row, down, across])
-        return as_pixels(np.stack(small)), as_pixels(np.stack(large))
+        given, wanted = as_pixels(np.stack(small)), as_pixels(np.stack(large))
+        wanted[3::4] = F.interpolate(given[3::4], scale_factor=SCALE, mode="bicubic").clamp(0, 1)
+        return given, wanted
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
         small, large = batch
