@@ -21,7 +21,7 @@ from ..models.text.clip_bpe import START, ClipTokenizer
 from ..models.text.normalize import TextNormalizer
 from ..types import Kind
 from ..weights.files import load_clip
-from ..weights.identity import weights_id
+from ..weights.identity import TOKENIZER, beside, weights_id
 from ..weights.transformers_folder import read_preprocessor
 from .base import Done, Executor, Output, Slot, StrictOptions, Task
 
@@ -54,7 +54,8 @@ class ClipRanker(Executor):
         model = load_clip(path, device=device)
         folder = path if path.is_dir() else path.parent
         tokenizer = clip_tokenizer(folder, model.config)
-        return cls(model, tokenizer, weights_id([path]), _preprocess(path, model.config.image_size))
+        files = {"clip": beside(path, *TOKENIZER)}
+        return cls(model, tokenizer, weights_id(files), _preprocess(path, model.config.image_size))
 
     @classmethod
     def tiny(cls) -> Self:

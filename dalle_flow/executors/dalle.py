@@ -28,8 +28,8 @@ from ..models.text.known_words import read_known_words
 from ..models.text.normalize import TextNormalizer
 from ..models.vqgan import VQGAN, VQGANConfig
 from ..types import Kind, RoundKind
-from ..weights.files import load_dalle_bart, load_vqgan
-from ..weights.identity import weights_id
+from ..weights.files import open_dalle_bart, open_vqgan
+from ..weights.identity import beside, weights_id
 from .base import Done, Executor, Output, Preview, Slot, StrictOptions, Task
 from .unread import unread
 
@@ -75,11 +75,12 @@ class DalleGenerator(Executor):
 
     @classmethod
     def load(cls, weights: Mapping[str, Path], device: str) -> Self:
-        model = load_dalle_bart(weights["dalle"], device=device)
+        bart, pixels = open_dalle_bart(weights["dalle"]), open_vqgan(weights["codec"])
+        model, codec = bart.load(device=device), pixels.load(device=device)
         folder = weights["dalle"] if weights["dalle"].is_dir() else weights["dalle"].parent
-        codec = load_vqgan(weights["codec"], device=device)
         tokenizer = DalleTokenizer.from_folder(folder, model.config.max_text_length)
-        made = cls(model, codec, tokenizer, weights_id([folder, weights["codec"]]))
+        files = {"dalle": [folder, *bart.files], "codec": [*beside(weights["codec"], "config.json"), *pixels.files]}
+        made = cls(model, codec, tokenizer, weights_id(files))
         ranks, words = folder / WORD_RANKS, folder / "known_words.txt"
         made.normalize = TextNormalizer(HashtagSplitter.from_file(ranks) if ranks.exists() else split_at_symbols)
         made.known_words = read_known_words(words) if words.exists() else None

@@ -10,6 +10,7 @@ twice, NaN near the end of the schedule; docs/diffusion.md has the list.
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
@@ -32,7 +33,7 @@ from ..models.text.wordpiece import WordPieceTokenizer
 from ..types import Kind, RoundKind
 from ..weights.files import load_clip
 from ..weights.glid3 import load_latent_codec, load_latent_text, load_latent_unet
-from ..weights.identity import weights_id
+from ..weights.identity import TOKENIZER, beside, files_in, weights_id
 from .base import StrictOptions, Task
 from .clip import clip_tokenizer
 from .diffusion import DiffusionExecutor, DiffusionSlot, checked_size, size_like, slerp, start_index
@@ -128,7 +129,7 @@ class Glid3Generator(DiffusionExecutor):
             clip = Clip(model, clip_tokenizer(place if place.is_dir() else place.parent, model.config))
         inpaint = load_latent_unet(weights["inpaint"], device=device) if "inpaint" in weights else None
         codec = load_latent_codec(weights["codec"], device=device)
-        made = cls(unet, text, codec, tokenizer, weights_id(list(weights.values())), clip=clip, inpaint=inpaint)
+        made = cls(unet, text, codec, tokenizer, weights_id(_files(weights)), clip=clip, inpaint=inpaint)
         words = folder / "known_words.txt"
         made.known_words = read_known_words(words) if weights["text"].is_dir() and words.exists() else None
         return made
@@ -246,6 +247,18 @@ def _between(one: Condition, other: Condition, position: float) -> Condition:
     if one.vector is not None and other.vector is not None:
         vector = slerp(one.vector, other.vector, position)
     return Condition(slerp(one.context, other.context, position), vector)
+
+
+def _files(weights: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """By role the files that decide a picture: weights, what is said of their sizes beside them, and vocabularies."""
+    files = {role: beside(path, f"{escape(path.stem)}.json") for role, path in weights.items() if role != "clip"}
+    if "clip" in weights:
+        files["clip"] = beside(weights["clip"], *TOKENIZER)
+    if "vocab" in weights:
+        files["vocab"] = [weights["vocab"]]
+    elif weights["text"].is_file():
+        files["vocab"] = files_in(weights["text"].parent, VOCABULARY)
+    return files
 
 
 def _check_fit(

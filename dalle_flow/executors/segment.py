@@ -29,7 +29,7 @@ from ..models.text.known_words import read_known_words
 from ..models.text.normalize import TextNormalizer
 from ..types import Kind, RoundKind
 from ..weights.clipseg import load_clipseg
-from ..weights.identity import weights_id
+from ..weights.identity import TOKENIZER, beside, weights_id
 from .base import Done, Executor, Output, Slot, StrictOptions, Task
 from .clip import clip_tokenizer
 from .unread import unread
@@ -86,9 +86,11 @@ class SegmentExecutor(Executor):
     def load(cls, weights: Mapping[str, Path], device: str) -> Self:
         path, clip = weights["clipseg"], weights.get("clip")
         model = load_clipseg(path, clip, device=device)
-        beside = clip or path
-        folder = beside if beside.is_dir() else beside.parent
-        files = [path] if clip is None else [path, clip]
+        words_of = clip or path
+        folder = words_of if words_of.is_dir() else words_of.parent
+        files = {"clipseg": beside(path, "config.json")}
+        if clip is not None:
+            files["clip"] = beside(clip, *TOKENIZER)
         made = cls(model, clip_tokenizer(folder, model.config.clip), weights_id(files))
         words = folder / "known_words.txt"
         made.known_words = read_known_words(words) if words.exists() else None

@@ -61,7 +61,7 @@ class SiglipRanker(Executor):
         model = load_siglip(folder, device)
         tokenizer = SiglipTokenizer.from_folder(folder, model.config.text_config.max_position_embeddings)
         preprocess = _preprocess(folder, model.config.vision_config.image_size)
-        return cls(model, tokenizer, preprocess, weights_id([folder]))
+        return cls(model, tokenizer, preprocess, weights_id({"siglip": folder}))
 
     @classmethod
     def tiny(cls) -> Self:

@@ -68,4 +68,4 @@ def tiny_parts(*, sees_picture: bool = False) -> StableDiffusion:
     for model in (encoder, unet, vae):
         model.eval().requires_grad_(False)
     reader = TextReader(encoder, tokenizer, tokenizer.eot_token_id)
-    return StableDiffusion(unet, KLCodec(vae), (reader,), 0.18215, 16, "epsilon", None, False, ())
+    return StableDiffusion(unet, KLCodec(vae), (reader,), 0.18215, 16, "epsilon", None, False, {})

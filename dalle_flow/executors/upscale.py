@@ -88,7 +88,7 @@ class UpscaleExecutor(Executor):
         model = load_upscaler(weights["upscaler"], device=device)
         wdn = load_upscaler(weights["wdn"], device=device) if "wdn" in weights else None
         face = load_gfpgan(weights["face"], device=device) if "face" in weights else None
-        return cls(model, weights_id(weights.values()), wdn, face)
+        return cls(model, weights_id(weights), wdn, face)
 
     @classmethod
     def tiny(cls) -> Self:

@@ -58,11 +58,10 @@ class PipelineFiles:
     single: Path | None = None  # the file with all weights, where they are not in the parts' folders
 
     @property
-    def files(self) -> list[Path]:
-        """Every file that has a say in the pictures."""
-        small = [file for part in self.parts.values() for file in part.small]
-        weights = [file for part in self.parts.values() for file in part.weights]
-        return [self.folder / INDEX, *small, *weights, *([self.single] if self.single else [])]
+    def by_part(self) -> dict[str, list[Path]]:
+        """Every file that has a say in the pictures, by the part it belongs to: many are named alike."""
+        parts = {f"pipeline/{name}": [*part.small, *part.weights] for name, part in self.parts.items()}
+        return {"pipeline": [self.folder / INDEX, *([self.single] if self.single else [])], **parts}
 
     def stored_dtype(self) -> torch.dtype:
         """The number type of the denoising network's file.

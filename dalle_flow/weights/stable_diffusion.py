@@ -4,7 +4,7 @@ A single file that lacks autoencoder and text encoder, as some inpainting files 
 tokenizer always comes from beside it. A folder `diffusers_config` beside it, or given, has what shows in no shape.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .compvis_file import CONFIG_FOLDER, TEXT, UNET, VAE, Unseen, open_text, ope
 from .diffusers_folder import has_tokenizer, read_tokenizer
 from .disk import read_json
 from .files import Checkpoint, Device
+from .identity import TOKENIZER, files_in
 from .plan import Stored
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -56,7 +57,7 @@ class StableDiffusion:
     prediction: str
     signal: Tensor | None
     blank_is_zero: bool  # the unconditional states are zeros where no negative prompt is given, as XL was trained
-    files: tuple[Path, ...]  # all that were read, for the weights' hash
+    files: Mapping[str, Sequence[Path]]  # all that were read, by part, for the weights' hash
 
 
 def load_stable_diffusion(
@@ -107,7 +108,9 @@ def _load_file(path: Path, weights: Mapping[str, Path], dtype: torch.dtype, devi
     return StableDiffusion(
         unet.load(dtype, device), KLCodec(vae.load(dtype, device)).eval(), (reader,), unseen.latent_scale,
         unseen.size_px, unseen.prediction, unseen.signal, False,
-        _unique(unet.files, vae.files, text.files, _settings(config, place)),
+        {"unet": unet.files, "vae": _files(vae, weights.get("vae"), "vae"),
+         "text": _files(text, weights.get("text"), "text_encoder"),
+         "tokenizer": files_in(place, *TOKENIZER), **_settings(config)},
     )  # fmt: skip
 
 
@@ -119,7 +122,8 @@ def _load_folder(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype, 
     index = read_json(folder / "model_index.json")
     unet = diffusers_folder.open_unet(folder)
     vae = _vae(weights["vae"], Unseen()) if "vae" in weights else diffusers_folder.open_vae(folder / "vae")
-    readers, files = [], [unet.files, vae.files]
+    readers: list[TextReader] = []
+    files = {"unet": unet.files, "vae": _files(vae, weights.get("vae"), "vae"), **_settings(folder)}
     for suffix in ("", "_2"):
         if not (folder / f"text_encoder{suffix}").is_dir():
             continue
@@ -127,7 +131,7 @@ def _load_folder(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype, 
         place = folder / f"tokenizer{suffix}"
         words = read_tokenizer(place, text.model.config.context_length)
         readers.append(TextReader(text.load(dtype, device), *words))
-        files += [text.files, _settings(folder, place)]
+        files |= {f"text{suffix}": text.files, f"tokenizer{suffix}": files_in(place, *TOKENIZER)}
     _check_fit(folder, unet.model, vae.model, readers)
     signal, prediction = diffusers_folder.schedule_of(folder)
     codec = KLCodec(vae.load(dtype, device)).eval()
@@ -136,7 +140,7 @@ def _load_folder(folder: Path, weights: Mapping[str, Path], dtype: torch.dtype, 
     size_px = _side(unet.model.config) * codec.downscale
     return StableDiffusion(
         unet.load(dtype, device), codec, tuple(readers), config.scaling_factor, size_px, prediction, signal, zero,
-        _unique(*files),
+        files,
     )  # fmt: skip
 
 
@@ -146,15 +150,20 @@ def _side(config: Mapping[str, Any]) -> int:
     return int(side if isinstance(side, int) else side[0])
 
 
-def _settings(folder: Path | None, tokenizer: Path) -> tuple[Path, ...]:
-    """The files beside the weights that decide a picture too."""
-    configs = () if folder is None else sorted(folder.glob("*/*config.json"))
-    words = [tokenizer / name for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")]
-    return tuple(file for file in (*configs, *words, *sorted(tokenizer.glob("bpe_*.txt.gz"))) if file.is_file())
+def _settings(folder: Path | None) -> dict[str, Sequence[Path]]:
+    """The configs of a diffusers folder, by part: they decide a picture as the weights do, and are named alike."""
+    if folder is None:
+        return {}
+    parts = sorted({file.parent for file in folder.glob("*/*config.json")})
+    found = {f"config/{part.name}": files_in(part, "*config.json") for part in parts}
+    return {"config": files_in(folder, "model_index.json"), **found}
 
 
-def _unique(*files: tuple[Path, ...]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(file for group in files for file in group))
+def _files(part: Checkpoint[Any], given: Path | None, name: str) -> Sequence[Path]:
+    """The files of a part; where its folder was given by itself, or the whole folder it is in, with its config."""
+    if given is None or not given.is_dir():
+        return part.files
+    return (*part.files, *files_in(given / name if (given / name).is_dir() else given, "config.json"))
 
 
 def _own(path: Path, parts: Mapping[str, dict[str, Stored]], part: str, unseen: Unseen) -> Checkpoint[Any]:

@@ -25,28 +25,28 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_hash_is_remembered(weights: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = weights_id([weights])
+    first = weights_id({"dalle": weights})
     assert len(read_json(home / "hashes.json")) == 1
     monkeypatch.setattr(identity, "sha256_of", None)
-    assert weights_id([weights]) == first
+    assert weights_id({"dalle": weights}) == first
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", None])
 def test_a_broken_memory_does_not_stop_anything(weights: Path, home: Path, content: bytes | None) -> None:
-    first = weights_id([weights])
+    first = weights_id({"dalle": weights})
     (home / "hashes.json").unlink()
     if content is None:
         (home / "hashes.json").mkdir()
     else:
         (home / "hashes.json").write_bytes(content)
-    assert weights_id([weights]) == first
+    assert weights_id({"dalle": weights}) == first
 
 
 def test_a_memory_of_something_else_is_not_believed(weights: Path, home: Path) -> None:
-    first = weights_id([weights])
+    first = weights_id({"dalle": weights})
     memory = home / "hashes.json"
     memory.write_text(memory.read_text().replace(': "', ': ["').replace('"\n}', '"]\n}'))
-    assert weights_id([weights]) == first
+    assert weights_id({"dalle": weights}) == first
 
 
 @pytest.mark.parametrize("place", ["file", "dangling", "file/below"])
@@ -56,9 +56,9 @@ def test_a_home_that_cannot_be_used_does_not_stop_anything(
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "dangling")
     monkeypatch.setenv("DALLE_FLOW_HOME", str(tmp_path / place))
-    assert len(weights_id([weights])) == 64
+    assert len(weights_id({"dalle": weights})) == 64
 
 
 def test_no_home_at_all(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DALLE_FLOW_HOME", "~nobody-of-that-name/x")
-    assert len(weights_id([weights])) == 64
+    assert len(weights_id({"dalle": weights})) == 64
