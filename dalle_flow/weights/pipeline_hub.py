@@ -15,6 +15,8 @@ from .hub import explain, find_on_hub, get_from_hub, is_offline
 from .pipeline_files import INDEX, SMALL, read_index, weights_among
 
 PREFIX = "hub:"
+# What a file of weights ends in. Nobody means a repository by that: it is a path with a slip in it.
+FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -22,7 +24,8 @@ def hub_name(path: Path) -> tuple[str, str] | None:
     """(OWNER/NAME, revision) that a path of weights means; None where it means a place on the disk.
 
     `hub:OWNER/NAME` always does, with whatever folder in front: that is how a flow file's paths come. OWNER/NAME does
-    where there is no such folder.
+    where it can be no slip in a path, because what is private about a path must not be asked of the hub: not where
+    there is such a file or folder or one named OWNER, nor with the name of a file of weights or a hidden one.
     """
     text = path.as_posix()
     before, prefix, after = text.rpartition(PREFIX)
@@ -31,8 +34,15 @@ def hub_name(path: Path) -> tuple[str, str] | None:
         if match is None:
             raise FetchError(f"{PREFIX}{after}: is no name on the hub; names are OWNER/NAME or OWNER/NAME@REVISION.")
     else:
-        match = None if path.is_absolute() or path.exists() else NAME.fullmatch(text)
+        match = None if _may_be_a_place(path) else NAME.fullmatch(text)
     return (match["repo"], match["revision"] or "main") if match else None
+
+
+def _may_be_a_place(path: Path) -> bool:
+    if path.is_absolute() or path.exists() or Path(*path.parts[:1]).exists():
+        return True
+    names = [name for part in path.parts for name in part.split("@")]
+    return any(name.startswith(".") or name.lower().endswith(FILES) for name in names)
 
 
 def fetch_pipeline(repo: str, revision: str = "main") -> Path:

@@ -346,6 +346,14 @@ class TestHub:
             ("name", None),
             ("./a/b/c", None),
             ("github:owner/name", None),
+            ("hub:owner/name.ckpt", ("owner/name.ckpt", "main")),
+            ("owner/name@v1.5", ("owner/name", "v1.5")),
+            ("../nope", None),
+            (".cache/sdxl", None),
+            ("models/.sdxl", None),
+            ("models/sd@../nope", None),
+            ("models/sd-v1-5.ckpt@main", None),
+            ("models/v2@old/sd.ckpt", None),
         ],
     )
     def test_what_is_a_name_and_what_a_place(self, path, name) -> None:
@@ -355,6 +363,23 @@ class TestHub:
         (tmp_path / "owner" / "name").mkdir(parents=True)
         monkeypatch.chdir(tmp_path)
         assert hub_name(Path("owner/name")) is None
+
+    @pytest.mark.parametrize(
+        "suffix", [".ckpt", ".safetensors", ".SafeTensors", ".pt", ".pth", ".bin", ".gguf", ".onnx"]
+    )
+    def test_a_mistyped_file_is_a_file_that_is_not_there(self, suffix, monkeypatch) -> None:
+        """It is not asked of the hub: what somebody's files are called is nobody else's."""
+        monkeypatch.setattr("dalle_flow.executors.pipeline.fetch_pipeline", lambda *_: pytest.fail("left the machine"))
+        path = Path(f"models/sd-v1-5{suffix}")
+        assert not PipelineGenerator.can_find(path)
+        with pytest.raises(WeightsError, match=rf"models/sd-v1-5\{suffix}: there is no such folder or file"):
+            load(path)
+
+    def test_a_mistyped_name_in_a_folder_that_is_there(self, tmp_path, monkeypatch) -> None:
+        (tmp_path / "models" / "sdxl-turbo").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        assert hub_name(Path("models/sdxl-tubro")) is None
+        assert hub_name(Path("hub:models/sdxl-tubro")) == ("models/sdxl-tubro", "main")
 
     def test_a_name_that_is_none(self) -> None:
         with pytest.raises(FetchError, match="is no name on the hub; names are OWNER/NAME"):
