@@ -20,6 +20,7 @@ from .base import StrictOptions, Task
 # What diffusers' lists of compatible schedulers leave out: the few-step ones take the same configuration as these.
 FEW_STEP = ("LCMScheduler", "TCDScheduler")
 FLOW_MATCHING = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
+MOST_PIXELS = 2048 * 2048  # where the size is a given picture's: a photograph's own is beyond any memory
 SAME_SHAPE = 0.05  # shapes that differ less are the same: sizes come in steps
 OURS = ("scheduler", "lora_scale")  # options that are not arguments of the call
 
@@ -60,7 +61,7 @@ def arguments_of(pipeline: Any, task: Task, defaults: Mapping[str, Json]) -> dic
 
     Raises:
         OptionError: an option that this pipeline does not take, or a value that it does not allow.
-        PictureError: the picture or mask to start from is missing or too small.
+        PictureError: the picture or mask to start from is missing, or the picture too small or too large.
     """
     takes = parameters(pipeline)
     asked = {name: value for name, value in task.options.model_dump().items() if value is not None}
@@ -165,18 +166,28 @@ def _size_like(image: Image.Image, width: int | None, height: int | None, multip
         size = image.width // multiple * multiple, image.height // multiple * multiple
         if 0 in size:
             raise PictureError(f"{given}; this pipeline makes sizes in steps of {multiple}", field="init")
-        return size
+        return _affordable(size, given)
     if width is None or height is None:
         scale = width / image.width if width else (height or 0) / image.height
         sides = (max(multiple, round(side * scale / multiple) * multiple) for side in image.size)
         like = tuple(sides)
-        return width or like[0], height or like[1]
+        return _affordable((width or like[0], height or like[1]), given)
     if abs(width / height * image.height / image.width - 1) > SAME_SHAPE:
         raise OptionError(
             f"options 'width', 'height': {width}x{height} would distort it, {given}; make one of them null, or both",
             field="width",
         )
     return width, height
+
+
+def _affordable(size: tuple[int, int], given: str) -> tuple[int, int]:
+    """A size that was found from a picture and not asked for; one that is asked for may be larger."""
+    pixels = size[0] * size[1]
+    if pixels > MOST_PIXELS:
+        made = f"{size[0]}x{size[1]} would be made of it, {pixels:,} pixels"
+        limit = f"a picture's own size is taken up to {MOST_PIXELS:,} (as 2048x2048)"
+        raise PictureError(f"{given}; {made}, and {limit}; give width and height", field="init")
+    return size
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

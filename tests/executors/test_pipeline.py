@@ -19,7 +19,12 @@ from dalle_flow.executors.base import Done, Preview, Progress, Task
 from dalle_flow.executors.pipeline import PipelineGenerator
 from dalle_flow.executors.pipeline_call import PipelineCall, Stepped, Turns
 from dalle_flow.executors.pipeline_load import networks
-from dalle_flow.executors.pipeline_options import PipelineOptions, PipelineRefineOptions, scheduler_for
+from dalle_flow.executors.pipeline_options import (
+    PipelineOptions,
+    PipelineRefineOptions,
+    arguments_of,
+    scheduler_for,
+)
 from dalle_flow.executors.pipeline_preview import preview
 from dalle_flow.executors.quiet import quiet
 from dalle_flow.types import RoundKind
@@ -461,6 +466,31 @@ class TestOptions:
         assert made.shape == (48, 72, 3)
         self.refused(executor_of("flux"), refine([0], wide, width=72, height=72), "width", "would distort it, .* 96x64")
         self.refused(executor_of("flux"), refine([0], wide, width=73), "width", "multiples of 4, got 73")
+
+    def test_a_picture_whose_own_size_is_beyond_memory(self, sd15) -> None:
+        """A photograph is refused before anything is computed; both sides given, it is made at that size."""
+        large = Image.new("RGB", (8192, 8192))
+        mask = Image.new("L", large.size, 255)
+        said = r"the picture is 8192x8192; 8192x8192 would be made of it, 67,108,864 pixels, .* up to 4,194,304 .*"
+        for task in (refine([0], large), refine([0], large, mask)):
+            self.refused(sd15, task, "init", said + "; give width and height")
+        self.refused(sd15, refine([0], Image.new("RGB", (10, 9000)), width=600), "init", "600x540000 would be made")
+        (made,) = pictures(sd15, refine([0], large, width=48, height=48))
+        assert made.shape == (48, 48, 3)
+
+    @pytest.mark.parametrize(
+        ("given", "options", "size"),
+        [
+            ((2048, 2048), {}, (2048, 2048)),
+            ((4096, 1024), {}, (4096, 1024)),
+            ((2049, 2049), {}, (2048, 2048)),  # what is made counts, not what is cut off
+            ((64, 64), {"width": 2048}, (2048, 2048)),
+            ((64, 64), {"width": 4096, "height": 4096}, (4096, 4096)),  # asked for
+        ],
+    )
+    def test_a_size_up_to_the_limit_is_taken(self, sd15, given, options, size) -> None:
+        arguments = arguments_of(sd15._pipeline(RoundKind.REFINE), refine([0], Image.new("RGB", given), **options), {})
+        assert arguments["image"].size == size
 
     @pytest.mark.parametrize("width", [48, 144])
     def test_inpainting_at_another_size_gives_the_picture_back_at_its_own(self, sd15, init, mask, width) -> None:
