@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, PictureError
 from ..images import to_image
 from ..models.latent_codec import LatentCodec
 from ..models.samplers import Noise, Query, Sampler
@@ -33,6 +33,7 @@ from .pasting import fitted, latent_mask, pasted, to_pixels
 MOST_PICTURES = 32  # at once: a slot holds little more than its latents
 CELLS_AT_ONCE = 2**24  # latent cells times rows times the finest level's channels that go through the UNet at a time
 MOST_PX = 2048  # a side: more is a typo, or a strip of a picture
+MOST_BENT = 1.5  # times by which a picture's shape may be changed to fit the model's grid
 PREVIEW_PX = 128  # previews are at most about so large
 
 
@@ -259,9 +260,19 @@ def checked_size(
 
 
 def size_like(image: Image.Image, own: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The size of a picture's shape with as many pixels as the model is used to, in multiples of `multiple`."""
+    """The size of a picture's shape with as many pixels as the model is used to, in multiples of `multiple`.
+
+    Raises:
+        PictureError: the picture is so thin that the model cannot have its shape.
+    """
     scale = (own[0] * own[1] / (image.width * image.height)) ** 0.5
     width, height = (max(multiple, round(side * scale / multiple) * multiple) for side in image.size)
+    bent = (width / height) / (image.width / image.height)
+    if not 1 / MOST_BENT <= bent <= MOST_BENT:
+        raise PictureError(
+            f"the picture is {image.width} x {image.height}: too thin for these weights, which could only have "
+            f"{width} x {height}; cut it, or give width and height"
+        )
     return width, height
 
 

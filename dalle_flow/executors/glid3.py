@@ -169,7 +169,7 @@ class Glid3Generator(DiffusionExecutor):
         config = self.unet.config
         multiple = self.codec.downscale * 2 ** (len(config.channels) - 1)
         own, given = (config.size_px, config.size_px), task.init is not None
-        if task.init is not None:
+        if task.init is not None and not (options.width and options.height):
             own = size_like(task.init, own, multiple)
         return checked_size(options.width, options.height, own, multiple, like_picture=given)
 

@@ -12,7 +12,7 @@ are the published ones.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,8 @@ def open_latent_unet(path: Path, **sizes: int) -> Checkpoint[LatentUNet]:
         latent_channels=found.out_channels,
     )
     config = replace(config, **_beside(path, ("heads", "norm_groups"), sizes))  # type: ignore[arg-type]
+    _check_divides(path, config.norm_groups, config.channels, "norm_groups")
+    _check_divides(path, config.heads, config.channels, "heads")
     plan = {f"unet.{name}": piece for name, piece in plan_unet(stored).items()}
     return checked(path, Checkpoint("glid3", on_meta(LatentUNet, config), stored, plan, (path,)))
 
@@ -145,7 +147,9 @@ def open_kl(path: Path, *, norm_groups: int | None = None) -> "Checkpoint[Autoen
     stored = {k: v for k, v in _stored(path, "autoencoder").items() if not k.startswith(TRAINING_ONLY)}
     given = {} if norm_groups is None else {"norm_groups": norm_groups}
     groups = _beside(path, ("norm_groups",), given).get("norm_groups", KL_NORM_GROUPS)
-    arguments = kl_sizes(path, shapes_of(stored)).config(groups)
+    sizes = kl_sizes(path, shapes_of(stored))
+    _check_divides(path, groups, sizes.channels, "norm_groups")
+    arguments = sizes.config(groups)
     taken, plan = plan_kl(stored)
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # heavy: see models/latent_unet.py
 
@@ -172,6 +176,16 @@ def _beside(path: Path, allowed: tuple[str, ...], given: Mapping[str, int]) -> d
     if wrong := [name for name, value in found.items() if type(value) is not int or value < 1]:
         raise WeightsError(f"{file}: {wrong[0]} must be a whole number of at least 1, got {found[wrong[0]]!r}")
     return found
+
+
+def _check_divides(path: Path, number: int, channels: Sequence[int], name: str) -> None:
+    """What shows in no shape must at least go into the layers' channels."""
+    if wrong := [width for width in channels if width % number]:
+        file = path.with_suffix(".json").name
+        raise WeightsError(
+            f"{path}: {name}={number} does not divide a level's {wrong[0]} channels. It shows in no tensor's shape, so "
+            f'the published number was taken; say the right one in {file} beside it, such as {{"{name}": 4}}.'
+        )
 
 
 def _text_name(key: str) -> str | None:

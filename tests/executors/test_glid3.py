@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dalle_flow.engine.device import run_slots
-from dalle_flow.errors import OptionError, WeightsError
+from dalle_flow.errors import OptionError, PictureError, WeightsError
 from dalle_flow.executors.base import Done, Preview, Task
 from dalle_flow.executors.diffusion import slerp, start_index
 from dalle_flow.executors.glid3 import Glid3Generator
@@ -82,7 +82,7 @@ class TestRefine:
         alone = drawn(glid3, RoundKind.REFINE, init=init, seeds=(3,))[0]
         assert np.abs(batch[3] - alone).max() <= 2
 
-    @pytest.mark.parametrize(("size", "wanted"), [((64, 64), (16, 16)), ((90, 40), (24, 12)), ((7, 300), (4, 104))])
+    @pytest.mark.parametrize(("size", "wanted"), [((64, 64), (16, 16)), ((90, 40), (24, 12)), ((30, 300), (4, 52))])
     def test_keeps_the_shape_of_the_picture(
         self, glid3: Glid3Generator, size: tuple[int, int], wanted: tuple[int, int]
     ) -> None:
@@ -266,5 +266,12 @@ class TestOptionsThatSayNothing:
         assert found.shape == (16, 32, 3)
 
     def test_a_strip_is_refused(self, glid3: Glid3Generator) -> None:
+        with pytest.raises(PictureError, match="8000 x 1: too thin"):
+            drawn(glid3, RoundKind.REFINE, init=picture(8000, 1))
         with pytest.raises(OptionError, match="at most 2048"):
-            drawn(glid3, RoundKind.REFINE, init=picture(8000, 1), options={"height": 64})
+            drawn(glid3, RoundKind.REFINE, init=picture(2000, 125), options={"height": 192})
+        assert drawn(glid3, RoundKind.REFINE, init=picture(8000, 1), options={"width": 16, "height": 8})[0].shape == (
+            8,
+            16,
+            3,
+        )

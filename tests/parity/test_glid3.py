@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dalle_flow.engine.device import run_slots
-from dalle_flow.errors import OptionError
+from dalle_flow.errors import OptionError, WeightsError
 from dalle_flow.executors import diffusion
 from dalle_flow.executors.base import Done, Task
 from dalle_flow.executors.glid3 import Clip, Condition, Glid3Generator
@@ -294,3 +294,19 @@ class TestPictures:
             ours = np.asarray(output.result, np.int16)
             assert np.abs(ours - wanted[output.slot.index].astype(np.int16)).max() <= 1
         assert len(done) == len(wanted)
+
+
+class TestSizesThatNoShapeTells:
+    @pytest.mark.parametrize(("name", "load"), [("finetune.pt", load_latent_unet), ("kl-f8.pt", load_latent_codec)])
+    def test_a_wrong_guess_says_where_to_write_the_right_one(self, name: str, load: Callable[..., Any]) -> None:
+        with pytest.raises(WeightsError, match=rf"norm_groups=7 does not divide .* {Path(name).stem}\.json"):
+            load(file(name), norm_groups=7)
+
+    def test_they_are_read_from_beside_the_file(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        (tmp_path / "finetune.pt").symlink_to(file("finetune.pt").resolve())
+        sizes = {"heads": config["unet"]["num_heads"], "norm_groups": config["groups"]}
+        (tmp_path / "finetune.json").write_text(json.dumps(sizes))
+        assert load_latent_unet(tmp_path / "finetune.pt").config.norm_groups == config["groups"]
+        (tmp_path / "finetune.json").write_text('{"head": 2}')
+        with pytest.raises(WeightsError, match="unknown 'head'; it may say heads, norm_groups"):
+            load_latent_unet(tmp_path / "finetune.pt")
