@@ -7,8 +7,10 @@ there is never more than one thing computing, a picture can be given up between 
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -45,7 +47,8 @@ class Turns:
 
     def __init__(self, work: Callable[[HandOver], Event]):
         self._work = work
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._go: SimpleQueue[None] = SimpleQueue()  # no semaphore: `abandon` may come while one is being taken
+        self._back = threading.Semaphore(0)
         self._said: Event | BaseException | None = None
         self._given_up = False
         self._over = threading.Event()
@@ -57,7 +60,7 @@ class Turns:
         """What comes next; an error of the work is raised here. Interrupted, the work is given up."""
         if self._over.is_set():
             raise RuntimeError("the work is over")
-        self._go.release()
+        self._go.put(None)
         try:
             self._back.acquire()
         except BaseException:
@@ -73,9 +76,13 @@ class Turns:
 
     def close(self) -> None:
         """Give the work up where it stands; returns when its thread has ended. Does nothing the second time."""
-        self._given_up = True
-        self._go.release()
+        self.abandon()
         self._thread.join()
+
+    def abandon(self) -> None:
+        """As `close`, and does not wait for the end. Safe wherever the garbage collector may call it."""
+        self._given_up = True
+        self._go.put(None)
 
     def _run(self) -> None:
         try:
@@ -95,13 +102,15 @@ class Turns:
         self._wait()
 
     def _wait(self) -> None:
-        self._go.acquire()
+        self._go.get()
         if self._given_up:
             raise GivenUp
 
 
 class PipelineCall:
-    """A picture in the making. `of` is how many steps it takes; `close` must be called if it is not made to its end.
+    """A picture in the making. `of` is how many steps it takes; `close` it if it is not made to its end.
+
+    One that is forgotten gives its work up too: its thread keeps the work, and not this, so it notices.
 
     Raises:
         FailureError: the pipeline does not take these arguments, or fails; so do the methods.
@@ -113,6 +122,8 @@ class PipelineCall:
             torch.manual_seed(seed)  # arguments have a generator of their own; this is for what draws past it
             self._random = torch.get_rng_state()
         self._turns = Turns(lambda hand_over: _draw(pipeline, arguments, steps, hand_over))
+        # At the process's end the thread is left as it stands, which daemons may be.
+        weakref.finalize(self, self._turns.abandon).atexit = False
         self._waiting: Event | None = self._next()
         if isinstance(self._waiting, Ready):
             self.of, self._waiting = self._waiting.of, None

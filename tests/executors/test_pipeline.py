@@ -1,6 +1,7 @@
 """Any diffusers pipeline: toy ones of six families and of other kinds, all their rounds, and what is refused."""
 
 import copy
+import gc
 import importlib.util
 import logging
 import threading
@@ -291,6 +292,45 @@ class TestCall:
         assert not calls()
         pictures(executor, generate([0]))
         assert not calls()
+
+    @pytest.mark.parametrize("steps", [0, 1, 3])
+    def test_a_slot_that_is_forgotten_leaves_no_thread(self, executor_of, steps) -> None:
+        """Nobody dropped it: its thread would stand for as long as the process runs, with latents and networks."""
+        executor = executor_of("sd15")
+        slots = list(executor.admit(generate([0, 1], num_inference_steps=4)))
+        threads = [slot.call._turns._thread for slot in slots]
+        for _ in range(steps):
+            list(executor.step(slots))
+        assert all(thread.is_alive() for thread in threads)
+        slots.clear()
+        gc.collect()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert not calls()
+
+    def test_forgotten_in_a_cycle_while_another_call_computes(self, executor_of, monkeypatch) -> None:
+        """The garbage collector comes in whatever thread it likes, here in the other call's own; that one goes on."""
+        executor = executor_of("sd15")
+        alone = pictures(executor, generate([1]))[0]
+        (slot,), (other,) = executor.admit(generate([0])), executor.admit(generate([1]))
+        thread, slot.itself = slot.call._turns._thread, slot
+        collected, forward = [], executor.pipeline.unet.forward
+
+        def collecting(*args, **options):
+            collected.append(threading.current_thread().name)
+            gc.collect()
+            return forward(*args, **options)
+
+        monkeypatch.setattr(executor.pipeline.unet, "forward", collecting)
+        del slot
+        made = []
+        while not made:
+            made = [o.result for o in executor.step([other]) if isinstance(o, Done)]
+        assert set(collected) == {"pipeline call"}
+        thread.join(60)
+        assert not thread.is_alive()
+        assert distance(np.asarray(made[0], np.int16), alone) == 0
 
     def test_interrupted_while_it_computes_it_ends(self, executor_of, monkeypatch) -> None:
         """Ctrl-C comes to the main thread, which waits; the call ends at its next step."""
