@@ -146,6 +146,9 @@ class UpscaleExecutor(Executor):
         if planes.alpha is not None and options.alpha == "network" and not _is_even(planes.alpha):
             by_network.append(planes.alpha)
         height, width = planes.colour.shape[1:]
+        least = model.fold * max(stage.align for stage in model.stages())
+        if options.tile_overlap is not None and 0 < options.tile < least:  # without an overlap it changes no pixel
+            raise OptionError(f"tile must be at least {least} for this network, or 0; got {options.tile}", field="tile")
         tiling = plan_tiles(
             model,
             height,

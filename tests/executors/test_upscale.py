@@ -363,8 +363,6 @@ def test_a_picture_of_16_bits_is_given_back_as_one(upscaler: UpscaleExecutor) ->
 
 def test_the_embedded_upscaler_is_sharper_than_bicubic(embedded: Path) -> None:
     """A disc, drawn large, made small, and made large again."""
-    if not (embedded / "upscale").is_dir():
-        pytest.skip("the package has no upscaler yet")
     executor = UpscaleExecutor.load({"upscaler": embedded / "upscale"}, "cpu")
     drawn = np.full((512, 512, 3), 230, np.uint8)
     y, x = np.mgrid[:512, :512]
@@ -374,3 +372,12 @@ def test_the_embedded_upscaler_is_sharper_than_bicubic(embedded: Path) -> None:
     ours = to_pixels(upscale(executor, small)[0]).astype(float)
     bicubic = np.asarray(small.resize((128, 128), Image.Resampling.BICUBIC), float)
     assert np.square(ours - large).mean() < 0.75 * np.square(bicubic - large).mean()
+
+
+@pytest.mark.parametrize(("name", "least"), [("rrdb", 2), ("swinir", 4)])
+def test_tiles_smaller_than_the_network_s_grid_are_refused_where_they_would_show(name: str, least: int) -> None:
+    """They were once made larger without a word."""
+    executor, picture = UpscaleExecutor(made(name), "test"), from_pixels(noise(20, 20))
+    with pytest.raises(OptionError, match=f"at least {least} for this network"):
+        upscale(executor, picture, tile=1, tile_overlap=0)
+    upscale(executor, picture, tile=least, tile_overlap=0)
