@@ -1,5 +1,8 @@
 """Builds a diffusers pipeline from its files, strictly: every weight of every part is there, and none is left over.
 
+Of a single file, which holds more than one pipeline needs, what is left over is looked for where its names are known:
+in Stable Diffusion's UNet and autoencoder.
+
 diffusers and transformers fill what is missing with random numbers and say so in a warning; here that is an error.
 """
 
@@ -13,6 +16,7 @@ import torch
 
 from ..errors import DalleFlowError, WeightsError
 from ..weights.pipeline_files import PartFiles, PipelineFiles
+from ..weights.pipeline_single import left_over
 from ..weights.safetensors_file import open_safetensors
 from .quiet import quiet
 
@@ -155,6 +159,8 @@ def _load_single(cls: Any, file: Path, config: Path, dtype: torch.dtype) -> Any:
             absent = [key for key, value in part.named_parameters() if value.is_meta]
             _check_names(file, f"of the {name} are missing", absent)
             part.eval().requires_grad_(False)
+            stray = [key for key in left_over(file, name, part.state_dict()) if not key.endswith(DERIVED)]
+            _check_names(file, f"fit nothing in the {name}", stray)
     return pipeline
 
 

@@ -83,6 +83,17 @@ def change_weights(path: Path, change) -> None:
     save_file(state, path, metadata={"format": "pt"})
 
 
+def save_with(pipeline, file: Path, more: dict[str, torch.Tensor]) -> None:
+    """A single file that holds more than the pipeline."""
+    tiny_pipelines.save_single_file(pipeline, file)
+    if file.suffix == ".safetensors":
+        change_weights(file, lambda state: state.update(more))
+        return
+    held = torch.load(file, weights_only=True)
+    held["state_dict"].update(more)
+    torch.save(held, file)
+
+
 def as_bin(folder: Path) -> None:
     """All weights as pickles, which is how older folders have them."""
     for name, old in ((UNET, "diffusion_pytorch_model.bin"), (TEXT, "pytorch_model.bin")):
@@ -210,6 +221,32 @@ class TestFaults:
         change_weights(file, lambda s: [s.pop(k) for k in list(s) if k.startswith("model.diffusion_model.out.2")])
         with pytest.raises(WeightsError, match=r"model\.safetensors"):
             load(file, config=saved)
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+    @pytest.mark.parametrize(
+        ("stray", "part"),
+        [
+            ("model.diffusion_model.input_blocks.4.0.in_layers.0.weight", "unet"),  # a level more
+            ("model.diffusion_model.label_emb.0.0.weight", "unet"),  # XL's
+            ("model.diffusion_model.anything", "unet"),
+            ("first_stage_model.encoder.down.0.block.7.norm1.weight", "vae"),
+            ("first_stage_model.stray.weight", "vae"),
+        ],
+    )
+    def test_a_single_file_with_a_weight_too_many(self, saved, tmp_path, suffix, stray, part) -> None:
+        """diffusers leaves it out without a word."""
+        file = tmp_path / f"model{suffix}"
+        save_with(load(saved).pipeline, file, {stray: torch.zeros(3)})
+        with pytest.raises(WeightsError, match=rf"model\{suffix}: 1 weights fit nothing in the {part}: {stray}"):
+            load(file, config=saved)
+
+    def test_a_single_file_with_what_training_left_in_it(self, saved, tmp_path) -> None:
+        file = tmp_path / "model.safetensors"
+        names = ("model_ema.decay", "first_stage_model.loss.logvar", "alphas_cumprod", "betas")
+        position_ids = {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
+        direct = load(saved)
+        save_with(direct.pipeline, file, {name: torch.zeros(3) for name in names} | position_ids)
+        assert np.array_equal(picture(load(file, config=saved)), picture(direct))
 
     @pytest.mark.parametrize("gone", ["model_index.json", "unet", UNET, "tokenizer", "vae/config.json"])
     def test_what_is_gone_is_named(self, folder, gone) -> None:
