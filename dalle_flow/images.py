@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from PIL import Image, ImageChops, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
 
 from .errors import PictureError, ReplayError, StorageError
-from .types import Candidate, Deep, Recipe, as_picture, on_white
+from .types import SEEDLESS, Candidate, Deep, Recipe, as_picture, on_white
 from .types import picture_id as picture_id
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes, for which our own limit is checked
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise PictureError(f"the picture is {size}; at most {MAX_PIXELS} pixels are allowed")
+                raise _too_large(f"{image.width} x {image.height}")
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # a camera's JPEG with further pictures behind its own
                 raise PictureError(f"the picture is an animation of {frames} frames; give one frame")
@@ -58,7 +58,10 @@ def decode(data: bytes) -> Image.Image:
     except PictureError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(f"the picture is too large; at most {MAX_PIXELS} pixels are allowed") from None
+        # Raised before there is a picture to ask; a PNG's first chunk has its size.
+        known = data.startswith(SIGNATURES[0]) and data[12:16] == b"IHDR"
+        size = "{} x {}".format(*struct.unpack(">II", data[16:24])) if known else "too large"
+        raise _too_large(size) from None
     except UnidentifiedImageError:
         if data.startswith(SIGNATURES):
             raise PictureError("the picture is damaged: its first parts cannot be read") from None
@@ -67,6 +70,10 @@ def decode(data: bytes) -> Image.Image:
         # The decoder's own words are not passed on: they have told attackers about memory before.
         raise PictureError("the picture is damaged: it could not be decoded to its end") from None
     return image
+
+
+def _too_large(size: str) -> PictureError:
+    return PictureError(f"the picture is {size}; at most {MAX_PIXELS} pixels are allowed")
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -111,7 +118,8 @@ def parameters_text(recipe: Recipe, image: Image.Image) -> str:
     """The recipe as the `parameters` text of Stable Diffusion web UI: prompt, then one line of `Name: value`."""
     known = {"num_inference_steps": "Steps", "sampler": "Sampler", "guidance_scale": "CFG scale"}
     settings = {known.get(k, k): v for k, v in recipe.options.items() if v is not None}
-    settings |= {"Seed": recipe.seed, "Size": f"{image.width}x{image.height}", "Model": recipe.executor}
+    settings |= {} if recipe.kind in SEEDLESS else {"Seed": recipe.seed}
+    settings |= {"Size": f"{image.width}x{image.height}", "Model": recipe.executor}
     settings |= {"Model hash": recipe.weights[:10]}
     prompt = " ".join(recipe.prompt.split())  # one line: a line break would start the settings
     return f"{prompt}\n" + ", ".join(f"{name}: {value}" for name, value in settings.items())

@@ -26,7 +26,7 @@ Weights = Annotated[
     typer.Option(
         metavar="[[EXECUTOR.]ROLE=]PATH",
         help="Weights in place of the flow's: a path, or a fetched name. Options then start from the executor's own. "
-        "Without a role: the first role of the one --executor.",
+        "Without a role: the first role of the one --executor, or of the only one of the flow that can do it.",
     ),
 ]
 Settings = Annotated[
@@ -53,7 +53,7 @@ Seed = Annotated[
     int | None, typer.Option(metavar="N", help="Picture i is drawn from seed + i; at random when not given.")
 ]
 Strength = Annotated[
-    float | None,
+    str | None,  # checked with the other options, which say what they take
     typer.Option(
         metavar="X",
         help="How much is made new: above 0, at most 1, which ignores what was there; each executor's own by default.",

@@ -19,7 +19,7 @@ from .flags import (
     Strength,
     Weights,
 )
-from .rounds import Wish, check_encoding, into_folder, opened, seed_or_random, with_option
+from .rounds import Wish, as_number, check_encoding, into_folder, opened, seed_or_random, with_option
 
 
 def inpaint(
@@ -54,6 +54,6 @@ def inpaint(
     area = None if mask is None else opened(mask)[0]
     names = tuple(executor or ())
     request = InpaintRequest(opened(file)[0], prompt, area, num_images, seed_or_random(seed), executors=names)
-    settings = with_option(settings, "strength", strength)
+    settings = with_option(settings, "strength", as_number(strength))
     sources = [file, *([] if mask is None else [mask])]
     into_folder(request, Wish(settings, weights, flow, as_json, metadata, quiet), output, sources=sources)

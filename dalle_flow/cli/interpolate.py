@@ -1,5 +1,6 @@
 """`dalle-flow interpolate`: a row of pictures from one prompt to another, and an animation of them."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +22,8 @@ def interpolate(
     ] = None,
     output: Folder = Path("interpolated"),
     ms_per_frame: Annotated[
-        int, typer.Option(min=20, max=10_000, metavar="MS", help="How long the animation shows each picture.")
-    ] = 120,
+        str, typer.Option(metavar="MS", help="How long the animation shows each picture, 20 to 10000 milliseconds.")
+    ] = "120",
     back: Annotated[
         bool, typer.Option("--back", help="The animation goes back again, so that it has no jump.")
     ] = False,
@@ -44,9 +45,18 @@ def interpolate(
     from ..types import InterpolateRequest
 
     check_encoding(prompt, prompt_to)
+    shown_ms = _shown_ms(ms_per_frame)
     request = InterpolateRequest(prompt, prompt_to, num_images, seed_or_random(seed), executor=executor)
     forms = {"animation.webp": "WEBP", **({"animation.gif": "GIF"} if gif else {})}
     animations = {
-        name: partial(encode_animation, form=form, ms_per_frame=ms_per_frame, back=back) for name, form in forms.items()
+        name: partial(encode_animation, form=form, ms_per_frame=shown_ms, back=back) for name, form in forms.items()
     }
     into_folder(request, Wish(settings, weights, flow, as_json, metadata, quiet), output, animations=animations)
+
+
+def _shown_ms(text: str) -> int:
+    from ..errors import OptionError
+
+    if not (re.fullmatch("[0-9]{1,9}", text) and 20 <= int(text) <= 10_000):
+        raise OptionError(f"--ms-per-frame takes a whole number, 20 to 10000; got {text!r:.60}", field="ms_per_frame")
+    return int(text)

@@ -25,11 +25,12 @@ def show(
 ) -> None:
     """Print the recipe inside a picture."""
     from ..deep_picture import decode_deep
-    from ..images import picture_id, read_by, recipe_of
+    from ..images import picture_id, read_by
     from ..types import as_any_depth
 
     image = read_by(decode_deep, file)
-    recipe, identity = recipe_of(image), picture_id(as_any_depth(image))  # as recipes of what is made from it have it
+    recipe = _recipe_in(file, image)
+    identity = picture_id(as_any_depth(image))  # as recipes of what is made from it have it
     if as_json:
         document = {"id": identity, "width": image.width, "height": image.height}
         print(json.dumps({**document, "recipe": json.loads(recipe.to_json())}, indent=2))
@@ -37,12 +38,26 @@ def show(
         print("\n".join(_lines(image, recipe, identity)))
 
 
+def _recipe_in(file: Path, image: "Image.Image | Deep") -> "Recipe":
+    """The recipe in the picture of a file; ReplayError names the file."""
+    from ..errors import ReplayError
+    from ..images import recipe_of
+
+    try:
+        return recipe_of(image)
+    except ReplayError as error:
+        raise ReplayError(f"{file}: {error.message}", field=error.field) from None
+
+
 def _lines(image: "Image.Image | Deep", recipe: "Recipe", identity: str) -> list[str]:
+    from ..types import SEEDLESS
+
+    does = [recipe.executor] if recipe.executor == recipe.kind else [recipe.executor, recipe.kind]
     rows = [
         ("prompt", recipe.prompt),
         *([("to prompt", recipe.prompt_to)] if recipe.prompt_to is not None else []),
-        ("made by", f"{recipe.executor}, {recipe.kind}{_frame(recipe)}"),
-        ("seed", str(recipe.seed)),
+        ("made by", f"{', '.join(does)}{_frame(recipe)}"),
+        *([] if recipe.kind in SEEDLESS else [("seed", str(recipe.seed))]),
         *((f"  {name}", json.dumps(value, ensure_ascii=False)) for name, value in recipe.options.items()),
         ("weights", recipe.weights),
         *([("parent", recipe.parent)] if recipe.parent else []),
@@ -79,10 +94,10 @@ def replay(
     another torch, sums may be rounded differently.
     """
     from ..deep_picture import decode_deep, encode_deep
-    from ..images import picture_id, read_by, recipe_of, write_file
+    from ..images import picture_id, read_by, write_file
 
     image = read_by(decode_deep, file)
-    recipe = recipe_of(image)
+    recipe = _recipe_in(file, image)
     sources = {"parent": parent, "mask": mask}
     given = {name: None if path is None else opened(path)[0] for name, path in sources.items()}
     if output is not None:
@@ -96,7 +111,7 @@ def replay(
 
         known = {*read_plan(flow or EMBEDDED).executors, *executor_names()}
         named = [recipe.executor] if recipe.executor in known else []  # as if --executor had named it
-        made = make_again(engine_for(flow, weights or [], named), recipe, **given)
+        made = make_again(engine_for(flow, weights or [], named, recipe.kind), recipe, **given)
     if output is not None:
         write_file(output, encode_deep(made.image, made.recipe))
     before, after = _plain(image), _plain(made.image)  # however the file keeps its pixels

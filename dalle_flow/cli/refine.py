@@ -19,7 +19,7 @@ from .flags import (
     Strength,
     Weights,
 )
-from .rounds import Wish, check_encoding, into_folder, opened, seed_or_random, with_option
+from .rounds import Wish, as_number, check_encoding, into_folder, opened, seed_or_random, with_option
 
 
 def refine(
@@ -55,5 +55,5 @@ def refine(
         )
     shows = prompt if prompt is not None else recipe.shows if recipe else ""
     request = RefineRequest(image, shows, num_images, seed_or_random(seed), executors=tuple(executor or ()))
-    settings = with_option(settings, "strength", strength)
+    settings = with_option(settings, "strength", as_number(strength))
     into_folder(request, Wish(settings, weights, flow, as_json, metadata, quiet), output, sources=[file])

@@ -13,16 +13,28 @@ from ..registry import executor_class, executor_names
 from ..types import ExecutorPlan, Json, RoundKind
 
 
-def engine_for(flow: Path | None, weights: Iterable[str], executors: Sequence[str] = ()) -> FlowEngine:
+def engine_for(
+    flow: Path | None,
+    weights: Iterable[str],
+    executors: Sequence[str] = (),
+    kind: RoundKind = RoundKind.GENERATE,
+) -> FlowEngine:
     """The engine of a flow file (the embedded one when None) with `[[EXECUTOR.]ROLE=]PATH` weights in it.
 
     Of `executors`, those named on the command line, what the flow has not and the registry has is added to the flow.
-    A path without a role is for the first role of the one executor that is named.
+    A path without a role is for the first role of the one executor that is named, or else of the only one that can do
+    a round of that kind.
     """
     plan = _with_executors(read_plan(flow or EMBEDDED), executors)
-    for role, path in parse_weights([_with_role(plan, value, executors) for value in weights]).items():
-        executor, role = _owner(plan, role)
-        plan = plan.with_weights(executor, {role: path})
+    given: dict[tuple[str, str], str] = {}
+    for value in weights:
+        for key, path in parse_weights([_with_role(plan, value, executors, kind)]).items():
+            executor, role = place = _owner(plan, key)
+            if place in given:
+                both = f"{given[place]!r} and {value!r}"
+                raise OptionError(f"--weights: {executor}.{role} is said twice: {both}; say it once", field="weights")
+            given[place] = value
+            plan = plan.with_weights(executor, {role: path})
     return FlowEngine(plan)
 
 
@@ -35,16 +47,28 @@ def _with_executors(plan: Plan, executors: Sequence[str]) -> Plan:
     return replace(plan, executors={**plan.executors, **added})
 
 
-def _with_role(plan: Plan, value: str, executors: Sequence[str]) -> str:
-    """A value of --weights with its role; as it is where it has one, or where it is unclear whose it is."""
+def _with_role(plan: Plan, value: str, executors: Sequence[str], kind: RoundKind) -> str:
+    """A value of --weights with its role; OptionError where it has none and it is unclear whose it is."""
     before, equals, _ = value.partition("=")
-    if (equals and "/" not in before) or not value or len(executors) != 1:
+    if (equals and "/" not in before) or not value:
         return value
-    name = executors[0]
-    roles = executor_class(plan.executor(name).uses).roles
+    classes = {name: executor_class(entry.uses) for name, entry in plan.executors.items()}
+    names = executors or [name for name, cls in classes.items() if kind in cls.verbs]
+    if not names:
+        cure = "name one that can with --executor"
+        raise OptionError(f"--weights: no executor of the flow can {kind}; {cure}, got {value!r}", field="weights")
+    roles = {name: classes[name].roles[0] for name in names if classes[name].roles}
     if not roles:
-        raise OptionError(f"--weights: {name} needs no weights, got {value!r}", field="weights")
-    return f"{name}.{roles[0]}={value}"
+        need = f"{', '.join(names)} need{'s' * (len(names) == 1)}"
+        raise OptionError(f"--weights: {need} no weights, got {value!r}", field="weights")
+    if len(names) > 1:
+        fuller = " or ".join(f"{name}.{role}=PATH" for name, role in roles.items())
+        raise OptionError(
+            f"--weights: {', '.join(names)} are to {kind}, and {value!r} does not say whose it is; "
+            f"choose one with --executor, or write {fuller}",
+            field="weights",
+        )
+    return f"{names[0]}.{roles[names[0]]}={value}"
 
 
 def _owner(plan: Plan, role: str) -> tuple[str, str]:
@@ -73,19 +97,14 @@ def parse_settings(
 ) -> dict[str, dict[str, Json]]:
     """`[EXECUTOR.]OPTION=VALUE` arguments -> options by executor.
 
-    Without an executor, the option goes to each that has one of that name. `schemas` are the JSON schemas of the
-    options of the executors asked to do a round of that kind; `others` are the names of the flow's further executors.
+    Without an executor, the option goes to each that has one of that name and is not given its own. `schemas` are
+    the JSON schemas of the options of the executors asked to do a round of that kind; `others` are the names of the
+    flow's further executors. What is said twice is refused.
     """
     fields = {name: schema.get("properties", {}) for name, schema in schemas.items()}
     found: dict[str, dict[str, Json]] = {}
-    for value in values:
-        key, equals, text = value.partition("=")
-        executor, dot, option = key.rpartition(".")
-        if not (equals and option) or (dot and not executor):
-            raise OptionError(
-                f"--set takes OPTION=VALUE or EXECUTOR.OPTION=VALUE, such as temperature=0.8, got {value!r}",
-                field="options",
-            )
+    for (executor, option), text in _once(values).items():
+        key = f"{executor}.{option}" if executor else option
         if executor and executor not in fields:
             if executor in others:
                 raise OptionError(f"--set {key}: {executor!r} is not asked to {kind}", field="options")
@@ -98,6 +117,28 @@ def parse_settings(
                 raise UnknownNameError.of(f"option of {name}", option, fields[name])
             found.setdefault(name, {})[option] = parse_value(text, fields[name][option])
     return found
+
+
+def _once(values: Iterable[str]) -> dict[tuple[str, str], str]:
+    """`--set` arguments, flags' values among them -> (executor or "", option) -> text, those for all first."""
+    found: dict[tuple[str, str], str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        executor, dot, option = key.rpartition(".")
+        if not (equals and option) or (dot and not executor):
+            raise OptionError(
+                f"--set takes OPTION=VALUE or EXECUTOR.OPTION=VALUE, such as temperature=0.8, got {value!r}",
+                field="options",
+            )
+        if (executor, option) in found:
+            raise _twice(key, found[executor, option], text)
+        found[executor, option] = text
+    return dict(sorted(found.items(), key=lambda entry: bool(entry[0][0])))
+
+
+def _twice(option: str, one: str, other: str) -> OptionError:
+    both = f"{one!r:.60} and {other!r:.60}"
+    return OptionError(f"option {option!r} is said twice: {both}; say it once, by its flag or by --set", field=option)
 
 
 def parse_value(text: str, schema: Mapping[str, Any]) -> Json:

@@ -1,6 +1,7 @@
 """What the commands of all rounds share: from the options as typed to the files that were made."""
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -101,7 +102,7 @@ def prepare(request: R, wish: Wish, line: Bar) -> tuple["FlowEngine", R]:
     from ..registry import executor_class
     from .request import engine_for, parse_settings  # torch comes with it: after the first look at the request
 
-    engine = engine_for(wish.flow, wish.weights or (), request.named)
+    engine = engine_for(wish.flow, wish.weights or (), request.named, request.kind)
     names = executors_for(engine, request)
     schemas = {name: executor_class(engine.plan(name).uses).option_schema(request.kind) for name in names}
     others = tuple(engine.executors)
@@ -154,6 +155,17 @@ def with_option(settings: Sequence[str] | None, option: str, value: object) -> l
     """`--set` arguments with a flag's value before them; None: the flag was not given."""
     text = value if isinstance(value, str) else json.dumps(value)
     return [*([] if value is None else [f"{option}={text}"]), *(settings or ())]
+
+
+def as_number(text: str | None) -> float | str | None:
+    """The number that a flag's text says, whole where it is; else the text itself, for the option to refuse."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return text
+    if not math.isfinite(value):
+        return text
+    return int(value) if value.is_integer() else value
 
 
 def check_encoding(*prompts: str | None) -> None:

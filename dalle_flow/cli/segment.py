@@ -13,6 +13,8 @@ from .target import check_target
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..types import Candidate
+
 
 def segment(
     file: Picture,
@@ -44,14 +46,14 @@ def segment(
     """
     from ..images import cut_out as cut
     from ..images import encode_png
-    from ..types import SegmentRequest, white_share
+    from ..types import SegmentRequest
 
     check_encoding(prompt)
     request = SegmentRequest(opened(file)[0], prompt, executor=executor)
     check_target(output, sources=[file])
     more = {}
     if cut_out is not None:
-        check_target(cut_out, "--cut-out", [file, output])
+        check_target(cut_out, "--cut-out", [file], {"-o": output})
 
         def encode(masks: "Sequence[Image.Image]") -> bytes:
             return encode_png(cut(request.picture, masks[0]))
@@ -65,6 +67,17 @@ def segment(
     elif quiet:
         print(output)
     else:
-        print(f"{output}: {100 * white_share(finished.candidates[0].image):.1f} % of the picture is white")
+        print(f"{output}: {_found(finished.candidates[0])}")
         if cut_out is not None:
             print(f"cut out: {cut_out}")
+
+
+def _found(mask: "Candidate") -> str:
+    """How much was found: the white part, or of a mask that was left grey how sure the segmenter is."""
+    from PIL.ImageStat import Stat
+
+    from ..types import white_share
+
+    if mask.recipe.options.get("thresholding_type") == "none":
+        return f"grey by how sure it is, {Stat(mask.image).mean[0] / 2.55:.1f} % on average"
+    return f"{100 * white_share(mask.image):.1f} % of the picture is white"

@@ -1,17 +1,20 @@
 """One picture as a command's result: whether it can be written is found out before the work, not after it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import StorageError, UsageError
 
 
-def check_target(path: Path, flag: str = "-o", sources: Sequence[Path] = ()) -> None:
+def check_target(
+    path: Path, flag: str = "-o", sources: Sequence[Path] = (), others: Mapping[str, Path] | None = None
+) -> None:
     """Whether a PNG can be written there.
 
     Raises:
-        UsageError: it is a folder or of another kind by its name, or is one of `sources`, which the picture is made of.
+        UsageError: it is a folder or of another kind by its name; or is one of `sources`, which the picture is made of,
+            or of `others`, what else the command writes, by flag.
         StorageError: it cannot be written.
     """
     if path.is_dir():
@@ -24,6 +27,11 @@ def check_target(path: Path, flag: str = "-o", sources: Sequence[Path] = ()) -> 
         if path.resolve() == source.resolve():
             raise UsageError(
                 f"{path} is what the picture is made from; choose another name with {flag}", field="output"
+            )
+    for other, place in (others or {}).items():
+        if path.resolve() == place.resolve():
+            raise UsageError(
+                f"{other} and {flag} are one file, {path}; choose another name with {flag}", field="output"
             )
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .flags import AsJson, Executor, Flow, Metadata, Picture, Quiet, Settings, Weights
-from .rounds import Wish, into_file, opened, print_document, with_option
+from .rounds import Wish, as_number, into_file, opened, print_document, with_option
 from .target import check_target
 
 
@@ -14,7 +14,7 @@ def upscale(
     file: Picture,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.png", help="Where the larger picture goes.")],
     scale: Annotated[
-        float | None,
+        str | None,
         typer.Option(metavar="X", help="How many times as wide and high; as the network was made for by default."),
     ] = None,
     executor: Executor = None,
@@ -34,7 +34,7 @@ def upscale(
     image, recipe = opened(file)
     check_target(output, sources=[file])
     request = UpscaleRequest(image, recipe.shows if recipe else "", executor=executor)
-    settings = with_option(settings, "scale", scale and (int(scale) if scale.is_integer() else scale))
+    settings = with_option(settings, "scale", as_number(scale))
     finished = into_file(request, Wish(settings, weights, flow, as_json, metadata, quiet), output)
     before, after = (f"{size.width} x {size.height}" for size in (request.picture, finished.candidates[0].image))
     if as_json:

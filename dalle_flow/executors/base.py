@@ -8,6 +8,7 @@ Promise of every executor, held by tests/executors/test_contract.py: a picture d
 and its own seed alone, never on the slots beside it; alone or in any batch it is the same within 2/255.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..errors import OptionError
 from ..types import Json, Kind, RoundKind
 
+# pydantic's faults that say no more than what the option takes: of another type, out of its range, another choice.
+PLAIN_FAULTS = re.compile(r"(float|int|bool|string|literal)_(type|error|from_float)|(greater|less)_than(_equal)?")
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<", "multipleOf": "x"}
 
 
@@ -41,9 +44,9 @@ class StrictOptions(BaseModel):
                     f"no option {name!r}; options are: {', '.join(cls.model_fields)}", field=name
                 ) from None
             takes = f"; it takes {cls.allowed(str(first['loc'][0]))}" if first["loc"] else ""
-            raise OptionError(
-                f"option {name!r}: {first['msg']}, got {first['input']!r:.80}{takes}", field=name
-            ) from None
+            plain = len(first["loc"]) == 1 and PLAIN_FAULTS.fullmatch(first["type"])
+            fault = "" if plain else f"{first['msg']}, "
+            raise OptionError(f"option {name!r}: {fault}got {first['input']!r:.80}{takes}", field=name) from None
 
     @classmethod
     def allowed(cls, option: str) -> str:

@@ -1,6 +1,6 @@
 """The records every layer shares: requests, recipes, candidates, rounds, events. Frozen, no torch."""
 
-from .kinds import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, ExecutorPlan, Json, Kind, RoundKind
+from .kinds import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, SEEDLESS, ExecutorPlan, Json, Kind, RoundKind
 from .pictures import Deep, as_any_depth, as_mask, as_picture, is_transparent, on_white, picture_id, white_share
 from .recipe import Recipe
 from .requests import (
@@ -31,6 +31,7 @@ __all__ = [
     "MAX_IMAGES",
     "MAX_PROMPT_CHARACTERS",
     "MAX_SEED",
+    "SEEDLESS",
     "Candidate",
     "Deep",
     "Event",

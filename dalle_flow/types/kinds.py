@@ -32,6 +32,9 @@ class RoundKind(StrEnum):
     SEGMENT = "segment"  # picture + text -> a mask of what the text names
 
 
+SEEDLESS = (RoundKind.UPSCALE, RoundKind.SEGMENT)  # nothing is drawn at random: the seed of their recipes says nothing
+
+
 @dataclass(frozen=True)
 class ExecutorPlan:
     """One executor of a flow: its class by registry name, weights by role, options that a request does not give."""

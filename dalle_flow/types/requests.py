@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import OptionError
 from .kinds import MAX_IMAGES, MAX_PROMPT_CHARACTERS, MAX_SEED, Json, RoundKind
-from .pictures import Deep, as_any_depth, as_mask, as_picture, is_black, is_transparent, picture_id, transparent_part
+from .pictures import (
+    HALF,
+    Deep,
+    as_any_depth,
+    as_mask,
+    as_picture,
+    highest,
+    is_black,
+    is_transparent,
+    picture_id,
+    transparent_part,
+)
 from .recipe import is_text
 
 if TYPE_CHECKING:
@@ -145,8 +156,21 @@ class InpaintRequest(SeveralExecutors):
             mask, picture = (f"{image.width} x {image.height}" for image in (self.part, self.picture))
             raise OptionError(f"the mask is {mask} and the picture {picture}; they must be of one size", field="mask")
         if is_black(self.part):
-            where = "the picture is hardly transparent anywhere" if self.mask is None else "the mask is black"
-            raise OptionError(f"{where}: there is nothing to make new; white is made new, black is kept", field="mask")
+            raise OptionError(f"{self._nothing_new()}: there is nothing to make new", field="mask")
+
+    def _nothing_new(self) -> str:
+        brightest = highest(self.part)
+        if self.mask is None:
+            return (
+                f"no pixel of the picture is transparent enough: the clearest has an alpha of {255 - brightest}, "
+                f"and up to {255 - HALF} counts as transparent"
+            )
+        if brightest == 0:
+            return "the mask is black; white is made new, black is kept"
+        return (
+            f"no pixel of the mask is white, which is made new: its brightest is {brightest} of 255, "
+            f"and {HALF} or more counts as white"
+        )
 
     @property
     def part(self) -> "Image.Image":

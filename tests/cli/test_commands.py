@@ -1,6 +1,7 @@
 """The other commands: executors, weights, evaluate; and what `dalle-flow` alone says."""
 
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +165,11 @@ class TestEvaluate:
     def test_bad_numbers(self, cli: Cli) -> None:
         assert cli("evaluate", "--samples", "0").code == 2
         assert cli("evaluate", "--seed", "-1").code == 2
+
+
+def test_what_the_readme_writes_is_not_for_git() -> None:
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("dalle-flow ")]
+    outputs = {name.strip("/") for line in lines for name in re.findall(r" -o (\S+)", line)}
+    ignored = {name.strip("/") for name in (ROOT / ".gitignore").read_text().splitlines()}
+    assert outputs
+    assert outputs <= ignored

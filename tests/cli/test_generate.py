@@ -221,15 +221,25 @@ BAD: dict[str, tuple[list[str], int, str]] = {
     "no value": (["a cat", "--set", "contrast"], 2, "--set takes OPTION=VALUE"),
     "no option": (["a cat", "--set", "=1"], 2, "--set takes OPTION=VALUE"),
     "no executor": (["a cat", "--set", ".x=1"], 2, "--set takes OPTION=VALUE"),
-    "wrong type": (["a cat", "--set", "contrast=much"], 2, "option 'contrast': Input should be a valid number"),
-    "wrong whole number": (["a cat", "--set", "num_inference_steps=2.5"], 2, "a valid integer"),
+    "wrong type": (["a cat", "--set", "contrast=much"], 2, "option 'contrast': got 'much'; it takes number >= 0 <= 1"),
+    "wrong whole number": (["a cat", "--set", "num_inference_steps=2.5"], 2, "got 2.5; it takes integer >= 1 <= 1000"),
     "a list": (["a cat", "--set", "contrast=[1]"], 2, "option 'contrast'"),
     "not a number": (["a cat", "--set", "contrast=NaN"], 2, "got 'NaN'; it takes number >= 0 <= 1"),
     "deep": (["a cat", "--set", "contrast=" + "[" * 100_000], 2, "option 'contrast'"),
-    "out of range": (["a cat", "--set", "contrast=1.5"], 2, "equal to 1, got 1.5; it takes number >= 0 <= 1"),
-    "no such choice": (["a cat", "--set", "palette=blue"], 2, "'colour' or 'grey', got 'blue'"),
+    "out of range": (["a cat", "--set", "contrast=1.5"], 2, "'contrast': got 1.5; it takes number >= 0 <= 1"),
+    "no such choice": (["a cat", "--set", "palette=blue"], 2, "'palette': got 'blue'; it takes colour | grey"),
     "unknown role": (["a cat", "--weights", "unet=/x"], 2, "no weights role named 'unet'"),
-    "no path": (["a cat", "--weights", "unet"], 2, "--weights takes ROLE=PATH"),
+    "no path": (["a cat", "--weights", "unet="], 2, "--weights takes ROLE=PATH"),
+    "said twice": (
+        ["a cat", "--set", "contrast=1", "--set", "contrast=0"],
+        2,
+        "option 'contrast' is said twice: '1' and '0'",
+    ),
+    "said twice of one": (
+        ["a cat", "--set", "noise.palette=x", "--set", "noise.palette=y"],
+        2,
+        "'noise.palette' is said twice",
+    ),
     "no such flow": (["a cat", "--flow", "none.yml"], 2, "none.yml: No such file"),
     "a file as folder": (["a cat", "-o", "noise.yml"], 2, "noise.yml is a file; -o takes a folder"),
     "below a file": (["a cat", "-o", "noise.yml/out"], 1, "cannot write into noise.yml/out"),
@@ -269,6 +279,47 @@ def test_missing_weights_are_said_at_once(cli: Cli, tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_an_option_of_one_executor_stands_over_that_of_all(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "two.yml").write_text("executors: {a: {uses: noise}, b: {uses: noise}}")
+    arguments = ["generate", "a cat", "-n", "1", "--flow", "two.yml", "--set", "a.contrast=0", "--set", "contrast=0.5"]
+    assert cli(*arguments).code == 0
+    assert {r.executor: r.options["contrast"] for r in recipes(tmp_path / "out")} == {"a": 0.0, "b": 0.5}
+
+
+class TestWeightsWithoutARole:
+    """They are those of the only executor of the flow that can do the round."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["upscale", "photo.png", "-o", "x.png"], "upscale: no weights at rrdb.pth"),
+            (["segment", "photo.png", "x", "-o", "x.png"], "segment: no weights at rrdb.pth"),
+            (["interpolate", "a", "b"], "stable: no weights at rrdb.pth"),
+            (["refine", "photo.png", "--prompt", "a"], "stable: no weights at rrdb.pth"),
+        ],
+    )
+    def test_one_can(self, cli: Cli, photo: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+        uses = ", ".join(f"{name}: {{uses: {name}}}" for name in ("stable", "upscale", "segment", "clip"))
+        (tmp_path / "one.yml").write_text(f"executors: {{{uses}}}")
+        said = cli(*arguments, "--flow", "one.yml", "--weights", "rrdb.pth")
+        assert (said.code, said.out) == (1, "")
+        assert message in said.err
+
+    def test_several_can(self, cli: Cli, photo: Path, tmp_path: Path) -> None:
+        (tmp_path / "two.yml").write_text("executors: {fast: {uses: upscale}, d: {uses: dalle}, best: {uses: upscale}}")
+        arguments = ["upscale", "photo.png", "-o", "x.png", "--flow", "two.yml", "--weights", "rrdb.pth"]
+        said = cli(*arguments)
+        assert said.code == 2
+        assert "choose one with --executor, or write fast.upscaler=PATH or best.upscaler=PATH" in said.err
+        assert "dalle" not in said.err
+        assert "best: no weights at rrdb.pth" in cli(*arguments, "--executor", "best").err
+
+    def test_none_can(self, cli: Cli, noise_flow: Path, photo: Path) -> None:
+        said = cli("upscale", "photo.png", "-o", "x.png", "--flow", str(noise_flow), "--weights", "rrdb.pth")
+        assert said.code == 2
+        assert "no executor of the flow can upscale; name one that can with --executor" in said.err
+
+
 def test_a_role_of_two_executors_needs_the_executor(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "two.yml").write_text("executors: {a: {uses: clip}, b: {uses: clip}, c: {uses: noise}}")
     said = cli("generate", "a cat", "--flow", "two.yml", "--weights", "clip=/x")
@@ -306,8 +357,15 @@ class TestExecutorOfTheRegistry:
         ("arguments", "message"),
         [
             (["--executor", "noise", "--weights", "/x"], "--weights: noise needs no weights, got '/x'"),
-            (["--weights", "/x"], "--weights takes ROLE=PATH"),
-            (["--executor", "noise", "--executor", "dalle", "--weights", "/x"], "--weights takes ROLE=PATH"),
+            (["--weights", "/x"], "--weights: noise needs no weights, got '/x'"),
+            (
+                ["--executor", "noise", "--executor", "dalle", "--weights", "/x"],
+                "'/x' does not say whose it is; choose one with --executor, or write dalle.dalle=PATH",
+            ),
+            (
+                ["--executor", "dalle", "--weights", "/x", "--weights", "dalle=/y"],
+                "--weights: dalle.dalle is said twice: '/x' and 'dalle=/y'",
+            ),
             (["--executor", "dalle", "--weights", ""], "--weights takes ROLE=PATH"),
             (["--executor", "clip"], "'clip' is not a generator; generators are: noise"),
             (["--executor", "dale"], "no executor named 'dale'; did you mean 'dalle'?"),

@@ -66,8 +66,15 @@ def save(path: Path, image: Image.Image) -> list[str]:
     [
         (None, "there is no mask, and no part of the picture is transparent; give a mask"),
         (Image.new("L", (12, 9), 255), "the mask is 12 x 9 and the picture 12 x 10; they must be of one size"),
-        (Image.new("L", (12, 10), 0), "the mask is black: there is nothing to make new"),
+        (
+            Image.new("L", (12, 10), 0),
+            "the mask is black; white is made new, black is kept: there is nothing to make new",
+        ),
         (Image.new("1", (12, 10), 0), "there is nothing to make new"),
+        (
+            Image.new("L", (12, 10), 127),
+            "no pixel of the mask is white, which is made new: its brightest is 127 of 255, and 128 or more counts as",
+        ),
         (Image.new("RGBA", (12, 10), (255, 255, 255, 9)), "the mask is transparent in places"),
     ],
 )
@@ -83,3 +90,14 @@ def test_refused_masks(round_of: Cli, photo: Path, tmp_path: Path, mask_: Image.
 def test_a_mask_that_is_not_there(round_of: Cli, photo: Path) -> None:
     said = round_of("inpaint", "photo.png", "a hat", "--mask", "none.png")
     assert (said.code, "none.png: No such file" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize(("alpha", "code"), [(127, 0), (128, 2)])
+def test_what_counts_as_transparent(round_of: Cli, photo: Path, alpha: int, code: int) -> None:
+    image = read_picture(photo)
+    image.putalpha(alpha)
+    image.save(photo)
+    said = round_of("inpaint", "photo.png", "a hat", "-n", "1")
+    assert said.code == code, said.err
+    if code:
+        assert "the clearest has an alpha of 128, and up to 127 counts as transparent" in said.err

@@ -92,6 +92,16 @@ class TestShow:
             assert said.code in (1, 2)
             assert said.err.startswith("error: ")
             assert message in said.err
+            assert "x.png: " in said.err
+
+    @pytest.mark.parametrize("kind", [RoundKind.UPSCALE, RoundKind.SEGMENT])
+    def test_what_has_no_seed_shows_none(self, cli: Cli, picture: Path, kind: RoundKind) -> None:
+        assert "seed                   " in cli("show", str(picture)).out
+        repaint(picture, kind=kind, executor=kind.value, seed=0, parent="f00d")
+        said = cli("show", str(picture)).out
+        assert f"made by                {kind}\n" in said, "said once where both are of one name"
+        assert "seed" not in said
+        assert "Seed" not in read_picture(picture).info["parameters"]
 
 
 class TestReplay:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from dalle_flow.cli.segment import _found as told
 from dalle_flow.images import picture_id, read_picture, recipe_of
-from dalle_flow.types import RoundKind
+from dalle_flow.types import Candidate, Recipe, RoundKind
 
 Cli = Callable[..., Any]
 
@@ -45,6 +48,15 @@ def test_cut_out(round_of: Cli, photo: Path, tmp_path: Path) -> None:
     assert round_of("inpaint", "new/cut.png", "a forest", "-n", "1").code == 0
 
 
+def test_a_grey_mask_has_no_white_part() -> None:
+    """Of a mask without a threshold."""
+    image = Image.new("L", (5, 3), 102)
+    recipe = Recipe("find", "none", "a wall", 0, {"thresholding_type": "none"}, kind=RoundKind.SEGMENT)
+    assert told(Candidate("id", image, recipe)) == "grey by how sure it is, 40.0 % on average"
+    binary = replace(recipe, options={"thresholding_type": "binary"})
+    assert told(Candidate("id", image, binary)) == "0.0 % of the picture is white"
+
+
 def test_json(round_of: Cli, photo: Path) -> None:
     said = round_of("segment", "photo.png", "the wall", "-o", "mask.png", "--cut-out", "cut.png", "--json")
     data = json.loads(said.out)
@@ -61,7 +73,11 @@ def test_json(round_of: Cli, photo: Path) -> None:
         (["photo.png", " ", "-o", "mask.png"], "the prompt is empty"),
         (["photo.png", "x", "-o", "photo.png"], "is what the picture is made from"),
         (["photo.png", "x", "-o", "m.png", "--cut-out", "photo.png"], "choose another name with --cut-out"),
-        (["photo.png", "x", "-o", "m.png", "--cut-out", "m.png"], "choose another name with --cut-out"),
+        (
+            ["photo.png", "x", "-o", "m.png", "--cut-out", "./m.png"],
+            "-o and --cut-out are one file, m.png; choose another name with --cut-out",
+        ),
+        (["photo.png", "x", "-o", "m.png", "--invert", "--set", "invert=false"], "option 'invert' is said twice"),
         (["photo.png", "x", "-o", "m.png", "--cut-out", "c.webp"], "--cut-out takes the name of a PNG"),
         (["photo.png", "x", "-o", "m.png", "--threshold", "none"], "no option named 'thresholding_type'"),
         (
@@ -83,5 +99,7 @@ def test_flags_are_options_of_our_segmenter(round_of: Cli, photo: Path) -> None:
     for kind in ("binary", "adaptive_mean", "adaptive_gaussian", "none"):
         said = round_of(*arguments, "--threshold", kind, "--invert")
         assert (said.code, "segment: no weights at /nowhere" in said.err) == (1, True), said.err
+    said = round_of(*arguments, "--threshold", "none", "--set", "thresholding_type=binary")
+    assert (said.code, "option 'thresholding_type' is said twice: 'none' and 'binary'" in said.err) == (2, True)
     said = round_of(*arguments, "--threshold", "some")
     assert (said.code, "option 'thresholding_type'" in said.err) == (2, True)

@@ -39,7 +39,7 @@ def test_an_executor_is_loaded_once(engine: LocalEngine) -> None:
 def test_options_are_the_flows_under_the_requests(engine: LocalEngine) -> None:
     assert engine.options("noise", {}).model_dump()["num_inference_steps"] == 2
     assert engine.options("noise", {"num_inference_steps": 5}).model_dump()["num_inference_steps"] == 5
-    with pytest.raises(OptionError, match="less than or equal to 1, got 2"):
+    with pytest.raises(OptionError, match="got 2; it takes number >= 0 <= 1"):
         engine.options("noise", {"contrast": 2})
 
 
@@ -57,8 +57,8 @@ def test_options_of_a_kind_of_round() -> None:
     ("options", "message"),
     [
         ({"strenght": 0.5}, "noise: no option 'strenght', which the flow gives; options are: contrast, crash"),
-        ({"strength": 1.5}, "'strength': .* less than or equal to 1, got 1.5"),
-        ({"contrast": "much"}, "'contrast': .* valid number"),
+        ({"strength": 1.5}, "'strength': got 1.5; it takes number > 0 <= 1"),
+        ({"contrast": "much"}, "'contrast': got 'much'; it takes number"),
     ],
 )
 def test_wrong_options_of_the_flow_are_found_in_any_round(options: dict[str, Any], message: str) -> None:
