@@ -213,11 +213,15 @@ class SwinIR(nn.Module):
         return reflect(pixels, missing(pixels.shape[3], size), missing(pixels.shape[2], size))
 
     def stages(self) -> tuple[Stage, ...]:
-        """The first convolution, each layer, the rest; between them (B, 2D + C, H, W): tokens, features, picture."""
+        """The first convolution, each layer, the rest; between them (B, D + C, H, W): tokens and the picture.
+
+        What the first convolution gives is added once more at the end. It is computed anew there: kept, it would take
+        half of the memory.
+        """
         config, size = self.config, self.config.window
-        state = 2 * config.width + config.channels
+        state = config.width + config.channels
         convolutions = 1 if config.body_conv == "1conv" else 2
-        held = 2 * state + 5 * config.width + 2 * max(config.mlp_width, 3 * config.width)
+        held = 2 * state + 7 * config.width + 2 * max(config.mlp_width, 3 * config.width)
 
         def whole_windows(reach: int) -> int:
             return reach + missing(reach, size)
@@ -242,18 +246,17 @@ class SwinIR(nn.Module):
         return like.new_tensor(mean).view(1, -1, 1, 1)
 
     def _first(self, pixels: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, 2D + C, H, W)."""
+        """(B, C, H, W) in [0, 1] -> (B, D + C, H, W)."""
         x = (pixels - self._mean(pixels)) * self.config.value_range
         features = self.conv_first(x)  # (B, D, H, W)
         tokens = self.patch_embed.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, D, H, W)
-        return torch.cat([tokens, features, x], 1)
+        return torch.cat([tokens, x], 1)
 
     def _tail(self, state: Tensor) -> Tensor:
-        """(B, 2D + C, H, W) -> (B, C, H*s, W*s) in [0, 1], about."""
-        width = self.config.width
-        tokens, features, x = state[:, :width], state[:, width : 2 * width], state[:, 2 * width :]
+        """(B, D + C, H, W) -> (B, C, H*s, W*s) in [0, 1], about."""
+        tokens, x = state[:, : self.config.width], state[:, self.config.width :]
         tokens = self.norm(tokens.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        features = self.conv_after_body(tokens) + features  # (B, D, H, W)
+        features = self.conv_after_body(tokens) + self.conv_first(x)  # (B, D, H, W)
         return self._enlarge(features, x) / self.config.value_range + self._mean(x)
 
     def _enlarge(self, features: Tensor, x: Tensor) -> Tensor:
