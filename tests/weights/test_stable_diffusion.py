@@ -71,7 +71,7 @@ class TestOneFile:
             same(weights_of(found), weights_of(whole))
             files = {file for part in found.files.values() for file in part}
             assert {file for file in files if file.suffix not in (".json", ".txt")} == {place / name}
-            assert {file.name for file in found.files} > {"vocab.json", "merges.txt", "config.json"}
+            assert {file.name for file in files} > {"vocab.json", "merges.txt", "config.json"}
 
     def test_is_ready_to_use(self, whole):
         for model in (whole.unet, whole.codec, whole.texts[0].encoder):
@@ -199,7 +199,8 @@ class TestPartsFromElsewhere:
         other = FOLDER / "model.ckpt"
         found = load_stable_diffusion({"stable": FOLDER / "model_inpainting.ckpt", "vae": other, "text": other})
         assert found.unet.config.in_channels == 9
-        assert other in found.files
+        assert other in found.files["vae"]
+        assert other in found.files["text"]
 
     def test_another_autoencoder_takes_the_place_of_the_files_own(self, place, tensors, whole):
         (place / "vae").mkdir()
