@@ -134,7 +134,8 @@ def _later_rounds(
     if engine.able(RoundKind.REFINE):
         found["refine"] = refine_scores(engine, picks, scenes, judge, dataset.world)
     if engine.able(RoundKind.UPSCALE) and (work / LARGE).is_dir():
-        found["upscale"] = upscale_scores(engine, Dataset(work / LARGE, dataset.world).images[: len(picks)])
+        large = np.array(Dataset(work / LARGE, dataset.world).images[: len(picks)])
+        found["upscale"] = upscale_scores(engine, large)
     if engine.able(RoundKind.SEGMENT):
         found["segment"] = segment_scores(engine, dataset, min(4 * len(picks), len(dataset)))
     return found
