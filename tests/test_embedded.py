@@ -105,6 +105,11 @@ class TestTheWholeLoop:
         assert len({c.recipe.seed for c in found.candidates}) == number
         assert {c.recipe.parent for c in found.candidates} == {pick.id}
 
+    def test_a_recipe_says_whose_code_drew_it(self, pick: df.Candidate) -> None:
+        refined = df.refine(pick, num_images=1, seed=3, options={"diffusion": {"num_inference_steps": 5}}).candidates[0]
+        assert sorted(refined.recipe.versions) == ["dalle_flow", "diffusers", "torch"]
+        assert sorted(pick.recipe.versions) == ["dalle_flow", "torch"]
+
     def test_more_strength_goes_further(self, pick: df.Candidate) -> None:
         def change(strength: float) -> float:
             found = df.refine(pick, num_images=3, seed=3, options={"diffusion": {"strength": strength}})

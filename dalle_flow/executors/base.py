@@ -142,6 +142,7 @@ class Executor(ABC):
     verbs: ClassVar[Mapping[RoundKind, type[StrictOptions]]] = {}  # rounds it can do, each with its options
     roles: ClassVar[tuple[str, ...]]  # names of the weights it needs: each a folder or file
     optional_roles: ClassVar[tuple[str, ...]] = ()  # weights it can do without
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)  # whose versions may decide a picture; they go into recipes
     capacity: int
     weights_id: str  # hash of the weights, for recipes
 

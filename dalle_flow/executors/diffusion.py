@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -58,6 +58,7 @@ class DiffusionExecutor(Executor):
     latent_scale: float
     guided_channels: int
     cells_per_row: int  # channels of the UNet's finest level
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "diffusers")
     sees_picture = False
     capacity = MOST_PICTURES
 

@@ -61,6 +61,7 @@ class PipelineGenerator(Executor):
     }
     roles: ClassVar[tuple[str, ...]] = ("pipeline",)
     optional_roles: ClassVar[tuple[str, ...]] = ("config", "lora")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "diffusers")
     capacity = 1
 
     def __init__(self, pipeline: Any, weights_id: str, *, defaults: Mapping[str, Json] | None = None):

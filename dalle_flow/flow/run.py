@@ -101,7 +101,7 @@ def _recipe(name: str, executor: Executor, request: Request, task: Task, index: 
         seed=task.seeds[index - task.first] if task.seeds else 0,
         options=task.options.model_dump(mode="json"),
         parent=None if parent is None else picture_id(parent),
-        versions={"dalle_flow": version("dalle-flow"), "torch": version("torch")},
+        versions={"dalle_flow": version("dalle-flow"), **{name: version(name) for name in executor.libraries}},
         kind=request.kind,
         prompt_to=task.prompt_to,
         frame=(index, task.of) if request.kind is RoundKind.INTERPOLATE else None,
