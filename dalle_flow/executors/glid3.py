@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import OptionError, WeightsError
 from ..models.clip import CLIP
 from ..models.diffusion_schedule import Schedule, ddim_timesteps, spread_timesteps
-from ..models.latent_codec import KLCodec, LatentCodec
+from ..models.latent_codec import LatentCodec
 from ..models.latent_text import LatentTextConfig, LatentTextEncoder
 from ..models.latent_unet import LatentUNet, LatentUNetConfig
 from ..models.samplers import Noise, Query, Sampler, add_noise, ddim, ddpm, plms, plms_queries
@@ -136,24 +136,9 @@ class Glid3Generator(DiffusionExecutor):
 
     @classmethod
     def tiny(cls) -> Self:
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from .glid3_tiny import TinyGlid3, tiny_parts
 
-        tokenizer = DalleTokenizer.of_bytes(max_length=24)
-        unet = LatentUNetConfig(
-            channels=(8, 16), attention=(True, True), res_blocks=1, heads=2, norm_groups=4, context_width=16,
-            clip_width=None, sees_picture=True, size_px=16, blank="",
-        )  # fmt: skip
-        text = LatentTextConfig(tokenizer.vocab_size, 24, width=16, layers=1, heads=2, head_width=8)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            autoencoder = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                block_out_channels=(8, 16), layers_per_block=1, latent_channels=4, norm_num_groups=4,
-            )  # fmt: skip
-            models = LatentUNet(unet), LatentTextEncoder(text), KLCodec(autoencoder)
-        for model in models:
-            model.eval().requires_grad_(False)
-        return cls(*models, tokenizer, "tiny")
+        return cast(Self, TinyGlid3(*tiny_parts(), "tiny"))
 
     @property
     def device(self) -> torch.device:
