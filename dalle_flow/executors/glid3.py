@@ -150,7 +150,7 @@ class Glid3Generator(DiffusionExecutor):
 
     def size(self, task: Task) -> tuple[int, int]:
         options = task.options
-        assert isinstance(options, self.Options)
+        assert isinstance(options, Glid3Generator.Options)
         config = self.unet.config
         multiple = self.codec.downscale * 2 ** (len(config.channels) - 1)
         own, given = (config.size_px, config.size_px), task.init is not None
@@ -160,7 +160,7 @@ class Glid3Generator(DiffusionExecutor):
 
     def admit(self, task: Task) -> Sequence[DiffusionSlot]:
         options = task.options
-        assert isinstance(options, self.Options)
+        assert isinstance(options, Glid3Generator.Options)
         if options.eta and options.sampler != "ddim":
             raise OptionError(f"eta says nothing to the sampler {options.sampler!r}; only ddim reads it", field="eta")
         if options.negative_prompt is not None and options.guidance_scale == 1:
@@ -169,7 +169,7 @@ class Glid3Generator(DiffusionExecutor):
 
     def conditions(self, task: Task, index: int) -> tuple[tuple[Condition, ...], tuple[float, ...]]:
         options = task.options
-        assert isinstance(options, self.Options)
+        assert isinstance(options, Glid3Generator.Options)
         said = self.condition(task.prompt)
         if task.prompt_to is not None:
             said = _between(said, self.condition(task.prompt_to), task.position(index))
@@ -180,7 +180,7 @@ class Glid3Generator(DiffusionExecutor):
 
     def sampler(self, task: Task, start: Tensor, clean: Tensor | None, noise: Noise) -> tuple[Sampler, int]:
         options = task.options
-        assert isinstance(options, self.Options)
+        assert isinstance(options, Glid3Generator.Options)
         steps = options.num_inference_steps
         schedule = Schedule.of(ddim_timesteps(steps) if options.sampler == "ddim" else spread_timesteps(steps))
         index = steps - 1

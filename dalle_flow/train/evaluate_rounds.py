@@ -51,7 +51,7 @@ def refine_scores(
     right = [all(v.object) for v in verdicts(see(judge, pixels_of(picks)), scenes, world)]
     chosen = [(pick, scene) for pick, scene, good in zip(picks, scenes, right, strict=True) if good]
     found: dict[str, Any] = {"picks": len(chosen)}
-    for strength in STRENGTHS:
+    for strength in STRENGTHS if chosen else ():
         kept, change = [], []
         for pick, scene in chosen:
             request = RefineRequest(

@@ -136,7 +136,7 @@ class TestInpaintRequest:
             (PICTURE, Image.new("L", (3, 4), 255), "the mask is 3 x 4 and the picture 4 x 3"),
             (PICTURE, Image.new("L", (4, 3), 0), "nothing to make new"),
             (PICTURE, Image.new("L", (4, 3), 127), "nothing to make new"),
-            (Image.new("RGBA", (4, 3), (0, 0, 0, 200)), None, "hardly transparent anywhere"),
+            (Image.new("RGBA", (4, 3), (0, 0, 0, 200)), None, "no pixel of the picture is transparent enough"),
             (PICTURE, HOLE, "the mask is transparent in places"),
             (PICTURE, "mask.png", "mask must be a PIL picture"),
         ],
